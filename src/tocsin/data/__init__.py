@@ -1,0 +1,1 @@
+"""Datamodules, splits, windows and synthetic generators."""

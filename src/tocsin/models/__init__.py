@@ -1,0 +1,1 @@
+"""Detectors: plain `nn.Module`s, one file per method, no Lightning."""

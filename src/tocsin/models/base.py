@@ -1,0 +1,104 @@
+"""The contract every detector fulfils.
+
+A detector is a plain `nn.Module` with explicit keyword arguments. It knows how to compute a loss and
+an anomaly score; it knows nothing of Lightning, optimizers, thresholds or files. Arguments that only
+the data can tell (`window`, `n_channels`) are filled in by the pipeline, by name.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from tocsin.batch import SeriesBatch
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a training that runs in several parts.
+
+    Attributes:
+        name: Name shown in logs and stored in checkpoints.
+        share: Largest part of `trainer.max_epochs` the stage may use, in (0, 1]. Early stopping may end
+            it sooner.
+    """
+
+    name: str
+    share: float = 1.0
+
+
+class Detector(nn.Module):
+    """Base of all detectors.
+
+    Attributes:
+        kind: The data kind it reads: `series`, `image`, `classification` or `detection`.
+        stages: Parts of the training, in order. Most methods have one.
+        stage: Name of the current stage; the task sets it.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: tuple[Stage, ...] = (Stage("train"),)
+        self.stage: str = "train"
+
+    def begin_stage(self, stage: str, train_batches: Iterable[SeriesBatch]) -> None:
+        """Do what a stage needs once, before its first step (mining, copying a teacher)."""
+
+    def trainable(self, stage: str) -> Iterable[nn.Parameter]:
+        """Parameters that `stage` optimises; all others are frozen while it runs."""
+        return self.parameters()
+
+
+class SeriesDetector(Detector):
+    """Base of the detectors for time series.
+
+    A subclass implements `loss` and one of `channel_scores` (preferred: it tells which channel is to
+    blame) and `point_scores`.
+    """
+
+    kind = "series"
+
+    def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
+        """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""
+        raise NotImplementedError
+
+    def channel_scores(self, x: Tensor) -> Tensor:
+        """Anomaly score of each point and channel.
+
+        Args:
+            x: (B, T, C) float32, standardised.
+
+        Returns:
+            (B, T, C), higher = more anomalous; (B, T, 1) where a method cannot tell channels apart.
+        """
+        return self.point_scores(x).unsqueeze(-1)
+
+    def point_scores(self, x: Tensor) -> Tensor:
+        """Anomaly score of each point.
+
+        Args:
+            x: (B, T, C) float32, standardised.
+
+        Returns:
+            (B, T), higher = more anomalous.
+        """
+        return self.channel_scores(x).mean(dim=-1)
+
+
+class FitOnceDetector(SeriesDetector):
+    """A detector without gradient steps: it collects during one epoch, then finishes.
+
+    `loss` is still a real number on validation data (the mean score), so that the same table, early
+    stopping and checkpointing serve it.
+    """
+
+    def collect(self, batch: SeriesBatch) -> None:
+        """Keep what `finish` needs of a training batch."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Fit on all that was collected."""
+        raise NotImplementedError
