@@ -1,0 +1,13 @@
+"""Errors that are the user's to mend: shown as one line that names what is wrong and the fix."""
+
+
+class TocsinError(Exception):
+    """Shown to the user as one line, without a stack trace."""
+
+
+class DataError(TocsinError, ValueError):
+    """A file or an array does not hold what it should."""
+
+
+class ConfigError(TocsinError, ValueError):
+    """An option, or a combination of options, cannot be used."""
