@@ -1,0 +1,215 @@
+"""How well scores separate two classes, and what a threshold makes of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from tocsin.plots.lines import COLUMNS, decimate, wants_log
+from tocsin.plots.style import (
+    INK,
+    LABEL_SIZE,
+    MUTED,
+    NORMAL,
+    PREDICTED,
+    THRESHOLD,
+    TRUE,
+    area_handle,
+    line_handle,
+    new_figure,
+    outside_legend,
+    style_axes,
+)
+
+BINS = 60
+
+
+def score_histogram(
+    scores: np.ndarray,
+    labels: np.ndarray | None,
+    threshold: float,
+    title: str = "Scores by class",
+    unit: str = "steps",
+) -> Figure:
+    """Both classes over the same bins, each as shares of its own class, so that a rare class stays visible.
+
+    Bins are of equal width on the axis drawn; it is logarithmic if the scores are positive and heavy-tailed.
+
+    Args:
+        scores: (N,) numbers, higher = more anomalous; what is not finite is left out.
+        labels: (N,) bool, true = anomalous; None draws one class.
+        threshold: In units of the score.
+        title: First line.
+        unit: What one score belongs to: steps, images, series.
+
+    Raises:
+        ValueError: Shapes differ, or no score is finite.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if labels is not None and np.shape(labels) != scores.shape:
+        raise ValueError(
+            f"labels has shape {np.shape(labels)}, but scores has {scores.shape}: give one per score"
+        )
+    finite = np.isfinite(scores)
+    if not finite.any():
+        raise ValueError(f"none of {scores.size} scores is finite: there is nothing to draw")
+    truth = np.zeros(scores.shape, bool) if labels is None else np.asarray(labels).astype(bool)
+    log = threshold > 0 and wants_log(scores)
+    edges = _bin_edges(np.append(scores[finite], threshold), log)
+    figure = new_figure(7, 4.3, title)
+    axes = figure.subplots()
+    if log:
+        axes.set_xscale("log")
+    classes = [("normal", NORMAL, finite & ~truth), ("anomalous", TRUE, finite & truth)]
+    if labels is None:
+        classes = [("all, unlabelled", NORMAL, finite)]
+    handles = []
+    for name, color, chosen in classes:
+        counts, _ = np.histogram(scores[chosen].clip(edges[0], edges[-1]), edges)
+        share = counts / max(1, int(chosen.sum()))
+        axes.stairs(share, edges, fill=True, facecolor=color, alpha=0.45, zorder=2)
+        axes.stairs(share, edges, edgecolor=color, linewidth=1.4, zorder=3)
+        handles.append(area_handle(f"{name} ({int(chosen.sum()):,} {unit})", color, alpha=0.6))
+    if np.isfinite(threshold):
+        axes.axvline(threshold, color=THRESHOLD, linestyle="--", linewidth=1.5, zorder=4)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}"))
+    share_of = "share of all" if labels is None else "share of each class"
+    style_axes(axes, f"anomaly score{' (log scale)' if log else ''}", f"{share_of} per bin (%)")
+    outside_legend(figure, [*handles, line_handle(f"threshold {threshold:.4g}", THRESHOLD, "--")])
+    return figure
+
+
+def precision_recall(
+    precision: np.ndarray,
+    recall: np.ndarray,
+    base_rate: float,
+    operating_point: tuple[float, float] | None = None,
+    title: str = "Precision and recall over all thresholds",
+) -> Figure:
+    """The curve, the base rate that a random score reaches, and where the chosen threshold lies on it.
+
+    Average precision in the legend is the step-wise area, as scikit-learn computes it.
+
+    Args:
+        precision: (P,) in [0, 1], in the order of `recall`.
+        recall: (P,) in [0, 1], falling or rising; `sklearn.metrics.precision_recall_curve` gives both.
+        base_rate: Share of anomalous items, in [0, 1].
+        operating_point: Recall and precision at the threshold, each in [0, 1].
+        title: First line.
+
+    Raises:
+        ValueError: Shapes differ, or a number lies outside of [0, 1].
+    """
+    precision, recall = (np.asarray(array, dtype=np.float64) for array in (precision, recall))
+    if precision.shape != recall.shape or precision.ndim != 1 or not precision.size:
+        raise ValueError(
+            f"precision has shape {precision.shape} and recall {recall.shape}: give two equal (P,)"
+        )
+    point = np.array([] if operating_point is None else operating_point)
+    shares = {"precision": precision, "recall": recall, "base_rate": np.array([base_rate]), "point": point}
+    for name, numbers in shares.items():
+        if not ((numbers >= 0) & (numbers <= 1)).all():
+            raise ValueError(f"{name} must lie in [0, 1], but holds {numbers.min():g} to {numbers.max():g}")
+    if recall[0] < recall[-1]:
+        precision, recall = precision[::-1], recall[::-1]
+    area = float(-np.sum(np.diff(recall) * precision[:-1]))
+    kept = decimate(precision, COLUMNS)
+    figure = new_figure(5.4, 6.0, title)
+    axes = figure.subplots()
+    axes.plot(recall[kept], precision[kept], color=PREDICTED, linewidth=1.8, drawstyle="steps-post", zorder=3)
+    axes.axhline(base_rate, color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
+    handles = [
+        line_handle(f"detector, average precision {area:.3f}", PREDICTED),
+        line_handle(f"random score, base rate {base_rate:.3g}", MUTED, ":"),
+    ]
+    if operating_point is not None:
+        found, right = operating_point
+        (marker,) = axes.plot(
+            [found],
+            [right],
+            marker="o",
+            markersize=10,
+            color=THRESHOLD,
+            markeredgecolor="white",
+            linestyle="none",
+            zorder=5,
+            label=f"chosen threshold, recall {found:.3f}, precision {right:.3f}",
+        )
+        handles.append(marker)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    style_axes(axes, "recall (share of anomalies found)", "precision (share of alarms that are right)")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(np.linspace(0, 1, 6))
+    outside_legend(figure, handles, columns=1)
+    return figure
+
+
+def confusion_matrix(
+    predicted: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    title: str = "Confusion matrix",
+) -> Figure:
+    """Counts with the percentage of the true class below; the colour is that percentage.
+
+    Args:
+        predicted: (N,) class numbers in [0, K).
+        labels: (N,) class numbers in [0, K).
+        class_names: K names.
+        title: First line.
+
+    Raises:
+        ValueError: Shapes differ, or a class number has no name.
+    """
+    predicted, labels = np.asarray(predicted).astype(np.int64), np.asarray(labels).astype(np.int64)
+    if predicted.shape != labels.shape or predicted.ndim != 1:
+        raise ValueError(
+            f"predicted has shape {predicted.shape} and labels {labels.shape}: give two equal (N,)"
+        )
+    K = len(class_names)
+    for name, classes in {"predicted": predicted, "labels": labels}.items():
+        if classes.size and not 0 <= classes.min() <= classes.max() < K:
+            raise ValueError(
+                f"{name} holds classes {classes.min()} to {classes.max()}, but there are {K} names"
+            )
+    counts = np.bincount(labels * K + predicted, minlength=K * K).reshape(K, K)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = new_figure(2.2 + 0.95 * K, 1.7 + 0.8 * K, title)
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.ndindex(K, K):
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]:,}\n{share[row, column]:.1%}",
+            ha="center",
+            va="center",
+            fontsize=LABEL_SIZE,
+            color="white" if share[row, column] > 0.55 else INK,
+        )
+    style_axes(axes, "predicted class", "true class (count)", "counts and shares of the true class")
+    axes.grid(visible=False)
+    slanted = K > 2 and max(map(len, class_names)) > 9
+    axes.set_xticks(range(K), class_names, parse_math=False)
+    if slanted:
+        axes.tick_params(axis="x", labelrotation=35)
+        for text in axes.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
+    totals = [f"{name}\n({total:,})" for name, total in zip(class_names, counts.sum(axis=1), strict=True)]
+    axes.set_yticks(range(K), totals, parse_math=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def _bin_edges(scores: np.ndarray, log: bool) -> np.ndarray:
+    """(BINS + 1,) edges over all finite scores; a log axis starts at the 0.1 % quantile of positive ones."""
+    scores = scores[np.isfinite(scores)]
+    if log:
+        positive = scores[scores > 0]
+        return np.geomspace(min(np.quantile(positive, 0.001), positive[-1]), scores.max() * 1.001, BINS + 1)
+    low, high = float(scores.min()), float(scores.max())
+    margin = 0.02 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, BINS + 1)
