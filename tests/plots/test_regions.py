@@ -31,6 +31,7 @@ def test_two_points_make_an_area_and_one_point_a_line():
 def test_many_regions_become_one_collection_at_the_same_places():
     mask = np.tile(mask_of("##..#..."), MANY_REGIONS)
     axes = Figure().subplots()
+    axes.set_ylim(-5, 7)
     assert draw_regions(axes, mask, np.arange(len(mask)) * 10.0, "k") == (MANY_REGIONS, MANY_REGIONS)
     assert not axes.patches
     assert not axes.lines

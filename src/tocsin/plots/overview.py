@@ -17,6 +17,7 @@ from tocsin.plots.style import (
     TICK_SIZE,
     TRUE,
     area_handle,
+    line_handle,
     new_figure,
     outside_legend,
     style_axes,
@@ -28,12 +29,14 @@ LEAST_CONTEXT = 40
 CONTEXT = 1.5  # event lengths shown before and after
 LANE = 1.25  # height of one channel's lane, whose line is 1 high
 LONGEST_NAME = 14
+COMPANION = "#9AA5B1"
 
 
 def data_overview(series: SeriesData, examples_per_type: int = 1, title: str = "Anomaly types") -> Figure:
     """One panel per example: the most affected channels around the event, each scaled to its own lane.
 
-    Examples are the events nearest to their type's median length.
+    Examples are the events nearest to their type's median length. Where an event affects a single channel,
+    the channel most correlated with it is drawn in grey, so that a broken relation can be seen.
 
     Args:
         series: With `events`.
@@ -53,8 +56,9 @@ def data_overview(series: SeriesData, examples_per_type: int = 1, title: str = "
     ]
     counts = events["type"].value_counts()
     figure, panels = _grid(len(chosen), title, height=2.35)
+    alone = False
     for number, (axes, event) in enumerate(zip(panels, chosen, strict=True)):
-        _draw_event(axes, series, event)
+        alone |= _draw_event(axes, series, event)
         style_axes(
             axes,
             "time step" if number >= len(chosen) - COLUMNS else "",
@@ -63,7 +67,8 @@ def data_overview(series: SeriesData, examples_per_type: int = 1, title: str = "
         of_type = f"{event['type']} ({_counted(int(counts[event['type']]), 'event')})"
         axes.set_title(of_type, loc="left", fontsize=9.5, color=INK, fontweight="bold", parse_math=False)
     figure.align_ylabels(panels[::COLUMNS])
-    outside_legend(figure, [area_handle("true anomaly", TRUE)])
+    companion = [line_handle("unaffected, most correlated channel", COMPANION)] if alone else []
+    outside_legend(figure, [area_handle("true anomaly", TRUE), *companion])
     return figure
 
 
@@ -144,8 +149,8 @@ def _mask(series: SeriesData, events: pd.DataFrame) -> np.ndarray:
     return inside
 
 
-def _draw_event(axes: Axes, series: SeriesData, event: pd.Series) -> None:
-    """The event's most affected channels, one lane each, first channel on top."""
+def _draw_event(axes: Axes, series: SeriesData, event: pd.Series) -> bool:
+    """The event's most affected channels, one lane each; returns whether a companion was added."""
     first, last = int(event["start"]), int(event["end"])
     offsets = series.offsets
     owner = int(np.searchsorted(offsets, first, side="right")) - 1
@@ -159,15 +164,29 @@ def _draw_event(axes: Axes, series: SeriesData, event: pd.Series) -> None:
     )
     shown = candidates[most_affected(part[:, candidates], inside, SHOWN_CHANNELS)]
     time = time_axis(None, len(series.values)).part(start, end)
+    colors = list(CATEGORICAL[: len(shown)])
+    if len(shown) == 1 and part.shape[1] > 1 and not inside.all():
+        shown = np.append(shown, _companion(part[~inside], int(shown[0])))
+        colors.append(COMPANION)
     lanes = LANE * np.arange(len(shown))[::-1]
-    for number, (lane, channel) in enumerate(zip(lanes, shown, strict=True)):
-        draw_line(axes, time.x, lane + _unit_range(part[:, channel]), CATEGORICAL[number], 1.1)
+    for lane, channel, color in zip(lanes, shown, colors, strict=True):
+        draw_line(axes, time.x, lane + _unit_range(part[:, channel]), color, 1.1)
     draw_regions(axes, inside, time.x, TRUE)
     time.apply(axes, ticks=4)
     names = [series.channel_names[channel] for channel in shown]
     short = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in names]
     axes.set_yticks(lanes + 0.5, short, fontsize=TICK_SIZE, parse_math=False)
     axes.set_ylim(-0.12, LANE * len(shown) - LANE + 1.12)
+    return COMPANION in colors
+
+
+def _companion(normal: np.ndarray, channel: int) -> int:
+    """The channel that goes most with another one in normal steps (M, C): by it a broken relation is seen."""
+    spread = np.nan_to_num(normal - normal.mean(axis=0))
+    norm = np.sqrt((spread**2).sum(axis=0))
+    related = np.abs(spread.T @ spread[:, channel]) / np.maximum(norm * norm[channel], 1e-12)
+    related[channel] = -1.0
+    return int(related.argmax())
 
 
 def _unit_range(values: np.ndarray) -> np.ndarray:
