@@ -1,0 +1,403 @@
+"""A self-distilled masked auto-encoder for multivariate time series.
+
+Idea: AED-MAE (Ristea et al., "Self-Distilled Masked Auto-Encoders are Efficient Video Anomaly Detectors",
+CVPR 2024, arXiv 2306.12041). Time-series adaptation: yunkio/anomaly_mae @a9e8287. A transformer encoder
+reads the visible patches; a deep teacher decoder T and a shallow student decoder S reconstruct the hidden
+ones. Where T misses the data x, or S misses T, the window is unusual.
+
+What differs: the encoder sees visible patches only (as in AED-MAE, not @a9e8287); teacher and student have
+their own mask tokens; the student reads detached latents; losses are means over points and channels;
+scoring hides every patch in turn with fixed masks, so that scores are deterministic (AED-MAE masks at
+random); no label is read unless `weighting="label_margin"`.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tocsin.batch import SeriesBatch
+from tocsin.data.injection import inject_windows
+from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
+from tocsin.models.base import SeriesDetector, Stage
+from tocsin.models.patchify import (
+    PatchifyName,
+    PoolName,
+    build_patchify,
+    count_patches,
+    from_patches,
+    last_patches,
+    random_masks,
+    sinusoidal_positions,
+    spread_groups,
+    to_patches,
+)
+
+Wiring = Literal["after_encoder", "before_encoder"]
+Schedule = Literal["two_phase", "joint"]
+Weighting = Literal["none", "grad", "pseudo", "label_margin"]
+ScoreMode = Literal["all_patches", "mask_last_n"]
+
+_EPS = 1e-6
+
+
+class Reconstruction(NamedTuple):
+    """What the decoders make of a window; each point as it looked while it was hidden.
+
+    Attributes:
+        teacher: (B, T, C) float, output of the teacher.
+        student: (B, T, C) float, output of the student.
+        mask: (B, T) bool, true where the point was hidden; elsewhere the decoders had seen it.
+    """
+
+    teacher: Tensor
+    student: Tensor
+    mask: Tensor
+
+
+class MaskedAutoencoder(SeriesDetector):
+    """Masked auto-encoder with a teacher and a student decoder.
+
+    `two_phase` trains encoder and teacher (stage `teacher`), freezes them and trains the student on the
+    teacher's outputs (stage `student`). `joint` trains both at once after `warmup_epochs` of the teacher.
+
+    Args:
+        window: Steps T of a window.
+        n_channels: Channels C.
+        patch_size: Steps P of a patch; divides the window.
+        d_model: Width of the tokens.
+        n_heads: Attention heads; divides `d_model`.
+        feedforward: Width of the hidden layer of the feed-forward blocks.
+        dropout: Dropout in the transformer layers, in [0, 1).
+        encoder_layers: Layers of the encoder.
+        teacher_layers: Layers of the teacher decoder.
+        student_layers: Layers of the student decoder; fewer than the teacher's, or it copies too well.
+        mask_ratio: Share of patches hidden in training, in (0, 1).
+        patchify: How a patch becomes a token. `linear` and `patch_cnn` see one patch only;
+            `cnn_first` also sees two points of each neighbour.
+        pool: How `patch_cnn` joins the points of a patch; `mean` forgets their order.
+        hide_masked: Zero the hidden points before `patchify`. False lets `cnn_first` leak them to their
+            neighbours, as published; it changes nothing for the others.
+        mask_wiring: `after_encoder`: the encoder sees visible patches only. `before_encoder`: it sees mask
+            tokens too.
+        schedule: `two_phase` or `joint`.
+        teacher_share: Largest part of the epochs for the teacher in `two_phase`, in (0, 1).
+        warmup_epochs: Epochs of the teacher alone in `joint`.
+        weighting: Which patches count. `none`: the hidden ones, alike. `grad`: all, by their steepest
+            change. `pseudo`: like `grad`, with anomalies pasted into the input, for the teacher to remove
+            and map. `label_margin`: SEMI-SUPERVISED: the student is pushed away from the teacher where
+            training labels say anomaly.
+        pseudo_probability: Share of windows with a pasted anomaly in `pseudo`, in [0, 1].
+        margin: Least discrepancy wanted on labelled anomalies.
+        margin_warmup_epochs: Epochs over which the margin term grows to full weight.
+        distill_weight: Weight of the student's loss in `joint`.
+        score: `all_patches` scores every point; `mask_last_n` hides the end of a window and scores only that.
+        score_groups: Masks G that together hide every patch, for `all_patches`, in [2, T / P]. Fewer =
+            faster and with less context.
+        last_n: Points scored by `mask_last_n`, in [1, T - P].
+        student_weight: Weight of the discrepancy in the score.
+
+    Raises:
+        ValueError: If a value is outside its range or unknown.
+    """
+
+    masks: Tensor
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        n_channels: int,
+        patch_size: int = 4,
+        d_model: int = 64,
+        n_heads: int = 4,
+        feedforward: int = 256,
+        dropout: float = 0.1,
+        encoder_layers: int = 3,
+        teacher_layers: int = 4,
+        student_layers: int = 1,
+        mask_ratio: float = 0.4,
+        patchify: PatchifyName = "linear",
+        pool: PoolName = "flatten",
+        hide_masked: bool = True,
+        mask_wiring: Wiring = "after_encoder",
+        schedule: Schedule = "two_phase",
+        teacher_share: float = 0.5,
+        warmup_epochs: int = 3,
+        weighting: Weighting = "none",
+        pseudo_probability: float = 0.25,
+        margin: float = 0.5,
+        margin_warmup_epochs: int = 10,
+        distill_weight: float = 0.5,
+        score: ScoreMode = "all_patches",
+        score_groups: int = 5,
+        last_n: int = 10,
+        student_weight: float = 0.5,
+    ) -> None:
+        super().__init__()
+        n_patches = count_patches(window, patch_size)
+        _check_choice("mask_wiring", mask_wiring, get_args(Wiring))
+        _check_choice("schedule", schedule, get_args(Schedule))
+        _check_choice("weighting", weighting, get_args(Weighting))
+        _check_choice("score", score, get_args(ScoreMode))
+        _check_range("mask_ratio", mask_ratio, 0.0 < mask_ratio < 1.0, "between 0 and 1")
+        _check_range("teacher_share", teacher_share, 0.0 < teacher_share < 1.0, "between 0 and 1")
+        _check_range(
+            "d_model", d_model, d_model % (2 * n_heads) == 0, f"a multiple of 2 * n_heads={2 * n_heads}"
+        )
+        if score == "all_patches":
+            _check_range(
+                "score_groups", score_groups, 2 <= score_groups <= n_patches, f"between 2 and {n_patches}"
+            )
+        else:
+            longest = window - patch_size
+            _check_range("last_n", last_n, 1 <= last_n <= longest, f"between 1 and {longest}")
+
+        self.patch_size = patch_size
+        self.n_patches = n_patches
+        self.patch_values = patch_size * n_channels
+        self.n_masked = min(max(1, round(n_patches * mask_ratio)), n_patches - 1)
+        self.hide_masked = hide_masked
+        self.mask_wiring = mask_wiring
+        self.schedule = schedule
+        self.warmup_epochs = warmup_epochs
+        self.weighting = weighting
+        self.pseudo_probability = pseudo_probability
+        self.margin = margin
+        self.margin_warmup_epochs = margin_warmup_epochs
+        self.distill_weight = distill_weight
+        self.score_mode = score
+        self.last_n = last_n
+        self.student_weight = student_weight
+        if schedule == "two_phase":
+            self.stages = (Stage("teacher", teacher_share), Stage("student", 1.0 - teacher_share))
+            self.stage = "teacher"
+
+        map_size = patch_size if weighting == "pseudo" else 0
+        sizes = (d_model, n_heads, feedforward, dropout)
+        self.patchify = build_patchify(patchify, n_channels, patch_size, d_model, pool)
+        self.encoder = encoder_stack(encoder_layers, *sizes)
+        self.teacher = CrossAttentionDecoder(teacher_layers, self.patch_values + map_size, *sizes)
+        self.student = CrossAttentionDecoder(student_layers, self.patch_values, *sizes)
+        self.teacher_token = nn.Parameter(torch.zeros(d_model))
+        self.student_token = nn.Parameter(torch.zeros(d_model)) if mask_wiring == "after_encoder" else None
+        self.register_buffer("positions", sinusoidal_positions(n_patches, d_model), persistent=False)
+        masks = (
+            spread_groups(n_patches, score_groups)
+            if score == "all_patches"
+            else last_patches(n_patches, patch_size, last_n)
+        )
+        self.register_buffer("masks", masks, persistent=False)
+        self.n_hidden = int(masks[0].sum())
+        for token in (self.teacher_token, self.student_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+    # ------------------------------------------------------------------ stages
+
+    def begin_stage(self, stage: str, train_batches: Iterable[SeriesBatch]) -> None:
+        """Freeze or unfreeze what `stage` needs."""
+        self.stage = stage
+        self.train(self.training)
+
+    def trainable(self, stage: str) -> Iterable[nn.Parameter]:
+        """The student's parameters in stage `student`, all but those in `teacher`, all in `joint`."""
+        if self.schedule == "joint":
+            return self.parameters()
+        own = self._student_parameters()
+        if stage == "student":
+            return own
+        return [p for p in self.parameters() if all(p is not other for other in own)]
+
+    def train(self, mode: bool = True) -> "MaskedAutoencoder":
+        """Set the mode of the parts that train; the frozen ones stay in evaluation mode."""
+        super().train(mode)
+        if self.stage == "student":  # what is frozen shows the student what it will show at test time
+            for part in (self.patchify, self.encoder, self.teacher):
+                part.eval()
+        return self
+
+    def _student_parameters(self) -> list[nn.Parameter]:
+        token = [] if self.student_token is None else [self.student_token]
+        return [*self.student.parameters(), *token]
+
+    # ------------------------------------------------------------------ network
+
+    def _encode(self, x: Tensor, mask: Tensor, n_masked: int) -> tuple[Tensor, Tensor | None]:
+        """Latents of x (B, T, C) with `n_masked` patches hidden by mask (B, N), and where they belong."""
+        if self.hide_masked:
+            x = x.masked_fill(mask.repeat_interleave(self.patch_size, dim=1)[:, :, None], 0.0)
+        tokens = self.patchify(x) + self.positions  # (B, N, D)
+        if self.mask_wiring == "before_encoder":
+            return self.encoder(
+                torch.where(mask[:, :, None], self.teacher_token + self.positions, tokens)
+            ), None
+        visible = mask.long().argsort(dim=1, stable=True)[:, : mask.shape[1] - n_masked]
+        index = visible[:, :, None].expand(-1, -1, tokens.shape[2])  # (B, visible, D)
+        return self.encoder(tokens.gather(1, index)), index
+
+    def _memory(self, latent: Tensor, index: Tensor | None, token: Tensor | None) -> Tensor:
+        """Latents back in their places, a mask token in all others: (B, N, D)."""
+        if index is None or token is None:
+            return latent
+        empty = (token + self.positions).to(latent.dtype).expand(len(latent), -1, -1)
+        return empty.scatter(1, index, latent)
+
+    def _decode(
+        self, x: Tensor, mask: Tensor, n_masked: int, *, student: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Patches (B, N, S) as the teacher and, if asked for, the student see them."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "student"):
+            latent, index = self._encode(x, mask, n_masked)
+            teacher = self.teacher(self.positions, self._memory(latent, index, self.teacher_token))
+        if not student:
+            return teacher, None
+        memory = self._memory(latent.detach(), index, self.student_token)
+        return teacher, self.student(self.positions, memory)
+
+    # ------------------------------------------------------------------ training
+
+    def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
+        """Reconstruction and distillation loss.
+
+        In training each window gets a random mask. In evaluation every mask of the score is used, so that the
+        value is deterministic and comparable between epochs.
+
+        Args:
+            batch: Windows; labels are read with `weighting="label_margin"` only.
+
+        Returns:
+            `loss`, `rec` = mean squared error of the teacher on hidden values, and, where the student is
+            trained, `disc` = mean squared difference of student and teacher on hidden values.
+
+        Raises:
+            ValueError: If `weighting="label_margin"` and the training batch has no labels.
+        """
+        if self.weighting == "label_margin" and self.training and batch.labels is None:
+            raise ValueError(
+                "weighting='label_margin' needs labelled training data, but the batch has no labels"
+            )
+        x, labels = batch.x, batch.labels
+        if self.training:
+            n_masked = self.n_masked
+            mask = random_masks(len(x), self.n_patches, n_masked, x.device)
+        else:
+            x, mask, n_masked = self._each_mask(x)
+            labels = None if labels is None else labels.repeat_interleave(len(self.masks), dim=0)
+        seen, pasted = x, None
+        if self.weighting == "pseudo" and self.training:
+            seen, changed = inject_windows(x, self.pseudo_probability)
+            pasted = changed.any(dim=-1)  # (B, T)
+
+        warming_up = self.training and self.schedule == "joint" and self.epoch < self.warmup_epochs
+        teacher, student = self._decode(
+            seen, mask, n_masked, student=self.stage != "teacher" and not warming_up
+        )
+        rec = self._reconstruction_loss(teacher, x, mask, pasted)
+        if student is None:
+            return {"loss": rec, "rec": rec.detach()}
+        disc = self._distillation_loss(teacher[..., : self.patch_values].detach(), student, mask, labels)
+        total = disc if self.stage == "student" else rec + self.distill_weight * disc
+        return {"loss": total, "rec": rec.detach(), "disc": disc.detach()}
+
+    def _reconstruction_loss(self, teacher: Tensor, x: Tensor, mask: Tensor, pasted: Tensor | None) -> Tensor:
+        """L_rec: the teacher's output (B, N, S) against clean windows x (B, T, C)."""
+        target = to_patches(x, self.patch_size)  # (B, N, P * C)
+        if teacher.shape[-1] > target.shape[-1]:  # the last P outputs are the map of pasted points
+            truth = mask.new_zeros(x.shape[:2]) if pasted is None else pasted
+            target = torch.cat([target, to_patches(truth[:, :, None].to(x), self.patch_size)], dim=-1)
+        error = (teacher.float() - target).square().mean(dim=-1)  # (B, N)
+        if self.weighting in ("grad", "pseudo"):
+            return (error * change_weights(x, self.patch_size, pasted)).sum(dim=1).mean()
+        return error[mask].mean()
+
+    def _distillation_loss(
+        self, teacher: Tensor, student: Tensor, mask: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """L_disc: student against teacher, both (B, N, P * C)."""
+        discrepancy = (student.float() - teacher.float()).square().mean(dim=-1)  # d_p (B, N)
+        if self.weighting == "label_margin" and labels is not None:
+            anomalous = to_patches(labels[:, :, None], self.patch_size).any(dim=-1)  # (B, N)
+            growth = min(1.0, (self.epoch + 1) / max(1, self.margin_warmup_epochs))
+            pushed = growth * (self.margin - discrepancy).relu()
+            discrepancy = torch.where(anomalous, pushed, discrepancy)
+        return discrepancy[mask].mean()
+
+    # ------------------------------------------------------------------ scoring
+
+    def channel_scores(self, x: Tensor) -> Tensor:
+        """Squared error of the teacher plus weighted discrepancy of the student, at each point while hidden.
+
+        Args:
+            x: (B, T, C) float32, standardised.
+
+        Returns:
+            (B, T, C) float32 >= 0, higher = more anomalous; NaN = not scored, for points before the last
+            `last_n` with `score="mask_last_n"`.
+        """
+        weight = 0.0 if self.stage == "teacher" else self.student_weight  # not trained yet
+        teacher, student = self._decode_each_mask(x, student=weight > 0.0)
+        error = (teacher - to_patches(x, self.patch_size)[:, None]).square()  # (B, G, N, P * C)
+        if student is not None:
+            error = error + weight * (teacher - student).square()
+        hidden = self.masks[None, :, :, None]
+        scores = from_patches((error * hidden).sum(dim=1) / hidden.sum(dim=1), self.patch_size)  # (B, T, C)
+        if self.score_mode == "mask_last_n":
+            scores[:, : -self.last_n] = torch.nan
+        return scores
+
+    def reconstruct(self, x: Tensor) -> Reconstruction:
+        """What teacher and student make of windows x (B, T, C)."""
+        teacher, student = self._decode_each_mask(x, student=True)
+        assert student is not None
+        times = self.masks.sum(dim=0)  # (N,)
+        share = torch.where(times > 0, self.masks / times.clamp(min=1), 1.0 / len(self.masks))[
+            None, :, :, None
+        ]
+        hidden = (times > 0).repeat_interleave(self.patch_size).expand(len(x), -1)
+        both = [from_patches((out * share).sum(dim=1), self.patch_size) for out in (teacher, student)]
+        return Reconstruction(teacher=both[0], student=both[1], mask=hidden)
+
+    def _each_mask(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Each window once per mask: x (B * G, T, C), masks (B * G, N), hidden patches per mask."""
+        n_masks = len(self.masks)
+        return x.repeat_interleave(n_masks, dim=0), self.masks.repeat(len(x), 1), self.n_hidden
+
+    def _decode_each_mask(self, x: Tensor, *, student: bool) -> tuple[Tensor, Tensor | None]:
+        """Outputs (B, G, N, P * C) under each mask, all in one forward."""
+        teacher, imitation = self._decode(*self._each_mask(x), student=student)
+        shape = (len(x), len(self.masks), self.n_patches, self.patch_values)
+        teacher = teacher[..., : self.patch_values].float().reshape(shape)  # (B, G, N, P * C)
+        return teacher, None if imitation is None else imitation.float().reshape(shape)  # (B, G, N, P * C)
+
+
+def change_weights(x: Tensor, patch_size: int, raised: Tensor | None = None) -> Tensor:
+    """Weight of each patch by its steepest change, the w_i of AED-MAE.
+
+    Args:
+        x: (B, T, C) float, standardised.
+        patch_size: Steps of a patch.
+        raised: (B, T) bool, points whose patches get the largest weight of their window; None = none.
+
+    Returns:
+        (B, N) float > 0, each row sums to 1.
+    """
+    padded = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
+    change = (padded[:, 2:] - padded[:, :-2]).abs()  # |x_{t+1} - x_{t-1}| (B, T, C)
+    steepest = to_patches(change, patch_size).amax(dim=-1) + _EPS  # (B, N)
+    if raised is not None:
+        touched = to_patches(raised[:, :, None], patch_size).any(dim=-1)
+        steepest = torch.where(touched, steepest.amax(dim=1, keepdim=True), steepest)
+    return steepest / steepest.sum(dim=1, keepdim=True)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+
+
+def _check_range(name: str, value: float, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"{name}={value} is not {wanted}")
