@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tocsin.data.readers import join_series, read_folder, read_series, read_splits
+from tocsin.data.readers import join_series, read_folder, read_series, read_train_and_test
 from tocsin.errors import DataError, TocsinError
 
 STAMPS = ["2026-01-01 00:00", "2026-01-01 00:01", "2026-01-01 00:02"]
@@ -286,7 +286,7 @@ class TestSplits:
 
     def test_one_archive(self, tmp_path):
         path = self.save(tmp_path / "m.npz", interpretation=np.array([{}], dtype=object))
-        splits = read_splits(path, channels=["channel_2"])
+        splits = read_train_and_test(path, channels=["channel_2"])
         assert splits.train.values.shape == (6, 1)
         assert splits.test.values.shape == (5, 1)
         assert splits.train.labels is None
@@ -295,7 +295,7 @@ class TestSplits:
     def test_folder_of_archives(self, tmp_path):
         for name in ("m2", "m1"):
             self.save(tmp_path / f"{name}.npz")
-        splits = read_splits(tmp_path)
+        splits = read_train_and_test(tmp_path)
         assert splits.train.lengths == (6, 6)
         assert splits.test.names == ("m1", "m2")
         assert splits.test.labels.sum() == 2
@@ -303,7 +303,7 @@ class TestSplits:
     def test_two_files_share_columns_whatever_their_order(self, tmp_path):
         train = csv(tmp_path, "a,b\n1,2\n3,4\n", "train.csv")
         test = csv(tmp_path, "b,y,a\n20,1,10\n", "test.csv")
-        splits = read_splits(train, test, label_column="y")
+        splits = read_train_and_test(train, test, label_column="y")
         assert splits.train.labels is None
         assert splits.test.channel_names == ("a", "b")
         assert splits.test.values.tolist() == [[10, 20]]
@@ -311,28 +311,28 @@ class TestSplits:
 
     def test_train_labels_are_read_where_there_are_any(self, tmp_path):
         train = csv(tmp_path, "a,y\n1,0\n3,1\n", "train.csv")
-        assert read_splits(train, train, label_column="y").train.labels.tolist() == [False, True]
+        assert read_train_and_test(train, train, label_column="y").train.labels.tolist() == [False, True]
 
     def test_faulty_splits_are_refused(self, tmp_path):
         refuses(
             "'train' has 4 columns and 'test' 3",
-            read_splits,
+            read_train_and_test,
             self.save(tmp_path / "a.npz", test=np.ones((5, 3))),
         )
         np.savez(tmp_path / "b.npz", train=np.ones(3), test=np.ones(3))
-        refuses("asks for 'label', which is not there", read_splits, tmp_path / "b.npz")
+        refuses("asks for 'label', which is not there", read_train_and_test, tmp_path / "b.npz")
         train = csv(tmp_path, "a,b\n1,2\n", "train.csv")
         test = csv(tmp_path, "a,b,c\n1,2,3\n", "test.csv")
-        refuses("has 3 columns and .*train.csv has 2: it has also c", read_splits, train, test)
-        refuses("data.label_column asks for 'y'", read_splits, train, test, label_column="y")
-        refuses("holds no split into train and test", read_splits, train)
+        refuses("has 3 columns and .*train.csv has 2: it has also c", read_train_and_test, train, test)
+        refuses("data.label_column asks for 'y'", read_train_and_test, train, test, label_column="y")
+        refuses("holds no split into train and test", read_train_and_test, train)
         objects = np.array([{}], dtype=object)
-        refuses("array 'train' cannot be read", read_splits, self.save(tmp_path / "o.npz", train=objects))
+        refuses("array 'train' cannot be read", read_train_and_test, self.save(tmp_path / "o.npz", train=objects))
 
 
 @pytest.mark.skipif("TOCSIN_DATA" not in os.environ, reason="needs the real data that TOCSIN_DATA points at")
 def test_server_machine_dataset():
-    splits = read_splits(Path(os.environ["TOCSIN_DATA"]) / "smd" / "machine-1-6.npz")
+    splits = read_train_and_test(Path(os.environ["TOCSIN_DATA"]) / "smd" / "machine-1-6.npz")
     assert splits.train.values.shape == (23688, 38)
     assert splits.test.values.shape == (23689, 38)
     assert splits.test.labels.mean() == pytest.approx(0.1565, abs=1e-3)

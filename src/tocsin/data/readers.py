@@ -21,7 +21,7 @@ from tocsin.errors import DataError
 SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 
 
-class Splits(NamedTuple):
+class TrainAndTest(NamedTuple):
     """What to learn from and what to judge by; both have the same channels in the same order."""
 
     train: SeriesData
@@ -108,14 +108,14 @@ def read_folder(
     )
 
 
-def read_splits(
+def read_train_and_test(
     path: str | Path,
     test_path: str | Path | None = None,
     *,
     timestamp_column: str | None = None,
     label_column: str | None = None,
     channels: Sequence[str] | None = None,
-) -> Splits:
+) -> TrainAndTest:
     """Read train and test.
 
     Args:
@@ -142,7 +142,12 @@ def read_splits(
     test = read_series(
         test_path, timestamp_column=timestamp_column, label_column=label_column, channels=channels
     )
-    return Splits(train, _align(test, train.channel_names, where=str(test_path), other=str(path)))
+    return TrainAndTest(train, _align(test, train.channel_names, where=str(test_path), other=str(path)))
+
+
+def holds_train_and_test(path: str | Path) -> bool:
+    """Whether a file, or the first file of a folder, is an NPZ with arrays `train` and `test`."""
+    return {"train", "test"} <= set(_names(_existing(path)))
 
 
 def join_series(parts: Sequence[SeriesData], *, where: str) -> SeriesData:
@@ -210,7 +215,7 @@ def _align(series: SeriesData, names: tuple[str, ...], *, where: str, other: str
     return replace(series, values=np.ascontiguousarray(series.values[:, order]), channel_names=names)
 
 
-def _read_split_files(path: Path, *, label_column: str | None, channels: Sequence[str] | None) -> Splits:
+def _read_split_files(path: Path, *, label_column: str | None, channels: Sequence[str] | None) -> TrainAndTest:
     files = _entity_files(path) if path.is_dir() else [path]
     if any(file.suffix.lower() != ".npz" for file in files):
         raise DataError(
@@ -218,7 +223,7 @@ def _read_split_files(path: Path, *, label_column: str | None, channels: Sequenc
             "or an .npz with arrays 'train', 'test' and 'label'"
         )
     splits = [read_split_npz(file, label_key=label_column, channels=channels) for file in files]
-    return Splits(
+    return TrainAndTest(
         train=join_series([train for train, _ in splits], where=f"{path} (train)"),
         test=join_series([test for _, test in splits], where=f"{path} (test)"),
     )

@@ -7,7 +7,7 @@ the data can tell (`window`, `n_channels`) are filled in by the pipeline, by nam
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -35,6 +35,7 @@ class Detector(nn.Module):
         kind: The data kind it reads: `series`, `image`, `classification` or `detection`.
         stages: Parts of the training, in order. Most methods have one.
         stage: Name of the current stage; the task sets it.
+        epoch: Epochs completed in the current stage; the task sets it.
     """
 
     kind: ClassVar[str]
@@ -43,6 +44,7 @@ class Detector(nn.Module):
         super().__init__()
         self.stages: tuple[Stage, ...] = (Stage("train"),)
         self.stage: str = "train"
+        self.epoch: int = 0
 
     def begin_stage(self, stage: str, train_batches: Iterable[SeriesBatch]) -> None:
         """Do what a stage needs once, before its first step (mining, copying a teacher)."""
@@ -86,6 +88,28 @@ class SeriesDetector(Detector):
             (B, T), higher = more anomalous.
         """
         return self.channel_scores(x).mean(dim=-1)
+
+
+class Reconstruction(NamedTuple):
+    """What the decoders make of a window; each point as it looked while it was hidden.
+
+    Attributes:
+        teacher: (B, T, C) float, output of the teacher.
+        student: (B, T, C) float, output of the student.
+        mask: (B, T) bool, true where the point was hidden; elsewhere the decoders had seen it.
+    """
+
+    teacher: Tensor
+    student: Tensor
+    mask: Tensor
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A detector that can show how it sees a window."""
+
+    def reconstruct(self, x: Tensor) -> Reconstruction:
+        """Reconstruct (B, T, C) windows."""
 
 
 class FitOnceDetector(SeriesDetector):

@@ -147,7 +147,7 @@ def _flash_crowds(n: int, rng: np.random.Generator) -> tuple[np.ndarray, Rows]:
     impulses[starts] = rng.uniform(0.5, 1.1, len(starts))
     shape = np.exp(-np.arange(400) / 60) - np.exp(-np.arange(400) / 5)
     crowd = lfilter(shape / shape.max(), [1.0], impulses) if len(starts) else impulses
-    return crowd, [(int(s), int(min(s + 150, n)), "flash_crowd") for s in starts]
+    return crowd, [(s, min(s + 150, n), "flash_crowd") for s in starts.tolist()]
 
 
 def _bursts(n: int, rate: float, size: float, decay: float, rng: np.random.Generator) -> np.ndarray:

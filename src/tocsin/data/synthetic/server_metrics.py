@@ -10,10 +10,11 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import uniform_filter1d
 
 from tocsin.data.series_data import SeriesData
 from tocsin.data.synthetic.server_anomalies import inject
-from tocsin.data.synthetic.server_load import CHANNELS, DAY, LOWER, UPPER, normal_metrics, quantise
+from tocsin.data.synthetic.server_load import CHANNELS, DAY, LOWER, REQUESTS, UPPER, normal_metrics, quantise
 from tocsin.data.synthetic.server_schedule import ANOMALY_TYPES, PlannedEvent, plan_events
 from tocsin.data.synthetic.server_site import Severity, Site
 
@@ -83,11 +84,12 @@ def server_metrics(
     healthy, planning, train_planning, events_rng, losses = np.random.default_rng(seed).spawn(5)
 
     normal = normal_metrics(total_length, train_end, healthy)
+    busy = np.argsort(np.argsort(uniform_filter1d(normal.values[:, REQUESTS], 61))) / total_length
     budget = int(anomaly_ratio * total_length)
-    planned = plan_events(test_start, total_length, budget, planning, every_type=True)
+    planned = plan_events(test_start, total_length, budget, busy, planning, every_type=True)
     if contamination > 0:
         budget = int(contamination * train_end)
-        planned = plan_events(0, train_end, budget, train_planning, every_type=False) + planned
+        planned = plan_events(0, train_end, budget, busy, train_planning, every_type=False) + planned
 
     values = normal.values.copy()
     type_ids = np.zeros(total_length, dtype=np.int64)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tocsin.data.synthetic.server_load import DAY
-
 # Steps from the first to the last labelled one, ramps and recovery included.
 DURATIONS = {
     "point_spike": (1, 3),
@@ -48,7 +46,7 @@ class PlannedEvent:
 
 
 def plan_events(
-    start: int, stop: int, budget: int, rng: np.random.Generator, *, every_type: bool
+    start: int, stop: int, budget: int, busy: np.ndarray, rng: np.random.Generator, *, every_type: bool
 ) -> list[PlannedEvent]:
     """Spread events over the steps `start` to `stop`, in rounds that hold each type once in random order.
 
@@ -56,6 +54,7 @@ def plan_events(
         start: First step that may be anomalous is `start + MIN_GAP`.
         stop: Last step that may be anomalous is before `stop - MIN_GAP`.
         budget: Most anomalous steps.
+        busy: (N,) in [0, 1], the rank of the load at each step.
         rng: Source of all randomness.
         every_type: Whether each type must come at least once; otherwise a part of a round is enough.
 
@@ -78,21 +77,41 @@ def plan_events(
     if len(kinds) == 0:
         return []
     lengths = _durations(kinds, min(budget, span - MIN_GAP * (len(kinds) + 1)), rng)
-    starts = _starts(start, stop, kinds, lengths, rng)
+    if rounds > 2:
+        kinds, lengths = _even_order(kinds.reshape(rounds, -1), lengths.reshape(rounds, -1), rng)
+    starts = _starts(start, stop, kinds, lengths, busy, rng)
     return [
         PlannedEvent(ANOMALY_TYPES[k], int(s), int(s + d))
         for k, s, d in zip(kinds, starts, lengths, strict=True)
     ]
 
 
+def _even_order(
+    kinds: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Order the rounds (R, types) so that time alone says least about anomalies; both flat, (R * types,)."""
+    steps = lengths.sum(axis=1) / lengths.sum()
+    place = np.linspace(-1, 1, len(steps))
+    orders = rng.permuted(np.tile(np.arange(len(steps)), (500, 1)), axis=1)
+    outward = np.abs(place) - np.abs(place).mean()
+    tells = np.abs(steps[orders] @ place) + np.abs(steps[orders] @ outward)
+    order = orders[tells.argmin()]
+    return kinds[order].ravel(), lengths[order].ravel()
+
+
 def _starts(
-    start: int, stop: int, kinds: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+    start: int,
+    stop: int,
+    kinds: np.ndarray,
+    lengths: np.ndarray,
+    busy: np.ndarray,
+    rng: np.random.Generator,
 ) -> list[int]:
     """First steps of events that follow each other in the given order.
 
-    Each round gets an equal share of the time axis, and of 12 candidates each event takes the one whose time
-    of day is farthest from those its type already had: every type meets early and late, day and night alike,
-    so that scores tell about the type and not about the clock.
+    Each round gets an equal share of the time axis, and of 12 candidates each event takes the one whose rank of
+    load is farthest (on a circle, which favours no end) from those its type already had: every type meets early
+    and late, quiet and busy times alike, so that scores tell about the type and not about its moments.
     """
     types, span = len(DURATIONS), stop - start - MIN_GAP
     rounds = -(-len(kinds) // types)
@@ -105,10 +124,10 @@ def _starts(
         overall = stop - MIN_GAP - position - int(lengths[i:].sum()) - MIN_GAP * (len(kinds) - i)
         reach = min(2 * max(left, 0) / (last - i + 1), overall)
         spare = rng.uniform(0, reach, 12).astype(int)
-        middle = (position + MIN_GAP + spare + length / 2) % DAY
-        apart = np.abs(middle[:, None] - np.array([*used.get(kind, []), np.inf]))
-        best = int(np.minimum(apart, np.abs(DAY - apart)).min(axis=1).argmax())
-        used.setdefault(kind, []).append(float(middle[best]))
+        rank = busy[position + MIN_GAP + spare + length // 2]
+        apart = np.abs(rank[:, None] - np.array([*used.get(kind, []), np.inf]))
+        best = int(np.minimum(apart, np.abs(1 - apart)).min(axis=1).argmax())
+        used.setdefault(kind, []).append(float(rank[best]))
         position += MIN_GAP + int(spare[best])
         starts.append(position)
         position += length

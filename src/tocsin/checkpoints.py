@@ -1,0 +1,63 @@
+"""Reading and writing checkpoints: plain data only, written whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from tocsin.errors import TocsinError
+
+REQUIRED = ("state_dict", "config", "dims", "data")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint of a run onto the CPU.
+
+    Returns:
+        Lightning's entries, and `config` (the run's configuration), `dims` (arguments of the detector that came
+        from the data) and `data` (what new data need to be treated alike).
+
+    Raises:
+        TocsinError: The file is missing, no checkpoint, holds more than plain data, or is not of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TocsinError(f"ckpt_path={path}: there is no such file; checkpoints lie in <run>/checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:  # torch's, for any bad file
+        reason = str(error).strip().splitlines()[0]
+        raise TocsinError(f"ckpt_path={path} is not a readable checkpoint of plain data: {reason}") from error
+    missing = [key for key in REQUIRED if key not in checkpoint] if isinstance(checkpoint, dict) else REQUIRED
+    if missing:
+        raise TocsinError(f"ckpt_path={path} was not written by train.py: it has no {', '.join(missing)}")
+    return dict(checkpoint)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write to a temporary name and rename, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    torch.save(checkpoint, temporary)
+    temporary.replace(path)
+
+
+def replace_with_copy(source: Path, target: Path) -> None:
+    """Copy a file over another one; a reader sees the old or the new one, never half of it."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)
+
+
+def find_last(run_dir: Path) -> Path:
+    """The last checkpoint of a run.
+
+    Raises:
+        TocsinError: The run has none.
+    """
+    path = run_dir / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise TocsinError(f"ckpt_path=last: {path} does not exist; start the run without ckpt_path")
+    return path

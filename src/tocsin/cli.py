@@ -1,0 +1,169 @@
+"""The commands train, evaluate and predict: Hydra composes, `tocsin.pipeline` does the work.
+
+Nothing heavy is imported before the configuration is composed, so that --help and tab completion answer at
+once. An error that is the user's to mend is one line; any other keeps its stack trace.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tocsin.errors import ConfigError, TocsinError
+
+
+def train() -> None:
+    """Entry point of train.py and tocsin-train."""
+    _run("train")
+
+
+def evaluate() -> None:
+    """Entry point of evaluate.py and tocsin-evaluate."""
+    _run("evaluate")
+
+
+def predict() -> None:
+    """Entry point of predict.py and tocsin-predict."""
+    _run("predict")
+
+
+def _run(command: str) -> None:
+    from tocsin.config import conf_dir
+
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        from tocsin.help import help_text
+
+        sys.stdout.write(help_text(command, conf_dir(), _program(command)))
+        return
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":  # the user wants stack traces
+        _launch(command, arguments)
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to here, where they become one line
+    import hydra.errors
+    import omegaconf.errors
+
+    try:
+        _launch(command, arguments)
+    except (TocsinError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
+        sys.stderr.write(f"error: {explain(error)}\n")
+        sys.exit(2 if not isinstance(error, TocsinError) or isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; ckpt_path=last resumes the run\n")
+        sys.exit(130)
+
+
+def _program(command: str) -> str:
+    name = Path(sys.argv[0]).name
+    return f"python {name}" if name.endswith(".py") else name
+
+
+def _launch(command: str, arguments: list[str]) -> None:
+    import hydra
+    from hydra.core.config_store import ConfigStore
+
+    from tocsin import config
+
+    store = ConfigStore.instance()
+    store.store("train_schema", config.TrainSchema)
+    store.store("evaluate_schema", config.EvaluateSchema)
+    store.store("predict_schema", config.PredictSchema)
+    _register_resolvers()
+    if command != "train":
+        store.store("run", _config_of_run(command, arguments), package="_global_")
+    main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
+    main(TASKS[command])()
+
+
+def _train(cfg: Any) -> float:
+    from tocsin.pipeline import train
+
+    return train(cfg)
+
+
+def _evaluate(cfg: Any) -> None:
+    from tocsin.pipeline import evaluate
+
+    evaluate(cfg)
+
+
+def _predict(cfg: Any) -> None:
+    from tocsin.prediction import predict
+
+    predict(cfg)
+
+
+TASKS: dict[str, Callable[[Any], Any]] = {"train": _train, "evaluate": _evaluate, "predict": _predict}
+
+
+# --- run folders --------------------------------------------------------------------------------------------
+
+
+def _register_resolvers() -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("run_of", run_of, replace=True)
+
+
+def run_dir(ckpt_path: str | None, parent: str) -> str:
+    """Folder of a run: a new one below `parent`, or that of the checkpoint which is resumed.
+
+    Raises:
+        ConfigError: `last` is asked for, and there is no run with a last checkpoint.
+    """
+    if ckpt_path is None:
+        return f"{parent}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    if ckpt_path != "last":
+        return run_of(ckpt_path)
+    checkpoints = sorted(Path(parent).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        raise ConfigError(f"ckpt_path=last: no run below {parent} has a checkpoint; start without ckpt_path")
+    return run_of(str(checkpoints[-1]))
+
+
+def run_of(ckpt_path: str) -> str:
+    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to."""
+    return str(Path(ckpt_path).parent.parent)
+
+
+def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
+    """Configuration inside the checkpoint, less the groups that the command line chooses anew."""
+    given = [argument.partition("=")[2] for argument in arguments if re.match(r"\+{0,2}ckpt_path=", argument)]
+    if not given:
+        raise ConfigError(f"{command} needs ckpt_path=<run folder>/checkpoints/best.ckpt")
+    from tocsin.checkpoints import read_checkpoint
+
+    config = dict(read_checkpoint(given[-1].strip("'\""))["config"])
+    chosen = {argument.partition("=")[0] for argument in arguments}
+    return {key: value for key, value in config.items() if key not in chosen}
+
+
+# --- errors ---------------------------------------------------------------------------------------------------
+
+
+def explain(error: Exception) -> str:
+    """One line for an error that is the user's to mend, with the nearest valid name for a typo."""
+    from hydra.errors import MissingConfigException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    from tocsin.config import conf_dir, nearest
+
+    if isinstance(error, TocsinError):
+        return str(error)
+    cause = error.__cause__ or error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
+        known = [str(key) for key in cause.parent_node]  # type: ignore[attr-defined]
+        return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(\w+)/(.+?)'", text)):
+        group, option = found.groups()
+        options = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+        return f"{group}={option}: there is no such option; {nearest(option, options)}"
+    if found := re.match(r"Could not override '(\w+)'", text):
+        groups = [path.name for path in conf_dir().iterdir() if path.is_dir()]
+        return f"there is no group {found.group(1)}; {nearest(found.group(1), groups)}"
+    return " ".join(text.split())

@@ -1,0 +1,179 @@
+"""The shape of a configuration, and its checks before anything is built.
+
+Three things can be wrong with a configuration that composes: a key that no one reads (a typo in an experiment
+file), a target that must not be instantiated, and a model that does not fit the data. All three are found
+here, from signatures alone, before any data are made.
+"""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from tocsin.errors import ConfigError
+
+# What a configuration may instantiate. Those of a checkpoint come from outside, so this is a safety line too.
+ALLOWED_TARGETS = (
+    "tocsin.callbacks.",
+    "tocsin.data.",
+    "tocsin.metrics.thresholds.",
+    "tocsin.models.",
+    "tocsin.schedulers.",
+    "tocsin.scoring.",
+    "tocsin.tasks.",
+    "torch.optim.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.trainer.",
+)
+
+# Arguments that the pipeline fills in, by the name of the configuration node.
+FILLED_IN = {
+    "model": {"window", "n_channels"},
+    "task": {"detector", "optimizer", "scheduler", "threshold", "monitor", "seed"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "epochs"},
+}
+
+
+@dataclass
+class TrainSchema:
+    """Top-level keys of `train.py`; any other is an error."""
+
+    data: Any = MISSING
+    model: Any = MISSING
+    task: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    threshold: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = None
+    logger: Any = None
+    monitor: str = "val_loss"
+    mode: str = "min"
+    seed: int = 42
+    ckpt_path: str | None = None
+    cache_dir: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EvaluateSchema(TrainSchema):
+    """Top-level keys of `evaluate.py`."""
+
+    ckpt_path: str | None = MISSING
+
+
+@dataclass
+class PredictSchema(EvaluateSchema):
+    """Top-level keys of `predict.py`."""
+
+    input: str = MISSING
+    output: str | None = None
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A hint that names the most similar choice, or all of them if none is similar."""
+    names = sorted(choices)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(names)}"
+
+
+def locate(target: str, key: str = "_target_") -> type:
+    """Import a target, if a configuration may name it.
+
+    Args:
+        target: Dotted path of a class.
+        key: Where it stands in the configuration, for the message.
+
+    Raises:
+        ConfigError: It is not on the list of allowed targets, or is no class, or does not exist.
+    """
+    if not target.startswith(ALLOWED_TARGETS):
+        raise ConfigError(
+            f"{key}: {target} is not an allowed target; allowed are classes of "
+            f"{', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
+        )
+    module_name, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}: {target} cannot be imported: {error}") from error
+    # A class that merely is visible in an allowed module (`tocsin.models.mae.os.system`) is not allowed.
+    if not inspect.isclass(found) or not f"{found.__module__}.".startswith(ALLOWED_TARGETS):
+        raise ConfigError(f"{key}: {target} is not a class of an allowed module")
+    return found
+
+
+def check(cfg: DictConfig) -> None:
+    """Check every target of a configuration and the arguments it is given.
+
+    Raises:
+        ConfigError: A target is not allowed; an argument is unknown (with the nearest known one) or missing; or
+            model, task and data do not fit together.
+    """
+    for key, node in _targets(cfg):
+        _check_arguments(key, node, locate(node["_target_"], f"{key}._target_"))
+    _check_kinds(cfg)
+
+
+def _targets(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
+    for name in cfg:
+        if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, str(name)):
+            continue
+        node = cfg[name]
+        if isinstance(node, DictConfig) and name != "hydra":
+            key = f"{prefix}{name}"
+            if "_target_" in node:
+                yield key, node
+            yield from _targets(node, f"{key}.")
+
+
+def _check_arguments(key: str, node: DictConfig, target: type) -> None:
+    parameters = inspect.signature(target).parameters.values()
+    known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    filled = FILLED_IN.get(key, set())
+    given = {str(name) for name in node} - {"_target_", "_partial_", "_convert_", "_args_", "_recursive_"}
+    for name in sorted(given - known):
+        raise ConfigError(f"{key}.{name}: {target.__name__} has no such option; {nearest(name, known - filled)}")
+    for name in sorted(given):
+        if OmegaConf.is_missing(node, name):
+            raise ConfigError(f"{key}.{name} must be given: add {key}.{name}=...")
+    required = {p.name for p in parameters if p.name in known and p.default is p.empty}
+    for name in sorted(required - given - filled):
+        raise ConfigError(f"{key}.{name} must be given: add +{key}.{name}=...")
+
+
+def _check_kinds(cfg: DictConfig) -> None:
+    """Data, task and detector must be of one kind."""
+    data = locate(cfg.data._target_).kind  # type: ignore[attr-defined]
+    model = locate(cfg.model._target_).kind  # type: ignore[attr-defined]
+    task = locate(cfg.task._target_).accepts  # type: ignore[attr-defined]
+    if model != data:
+        raise ConfigError(
+            f"this model reads {model} data, but these data are of kind {data}; "
+            f"models for {data} data: {_options('model', data)}; data for this model: {_options('data', model)}"
+        )
+    if task != model:
+        raise ConfigError(f"task {cfg.task._target_} accepts {task} data, but model and data are of kind {model}")
+
+
+def _options(group: str, kind: str) -> str:
+    """Names of the options of a group whose target is of a kind."""
+    names = []
+    for path in sorted((conf_dir() / group).glob("*.yaml")):
+        target = OmegaConf.load(path).get("_target_")
+        if target is not None and getattr(locate(target), "kind", None) == kind:
+            names.append(path.stem)
+    return ", ".join(names) or "none yet"
+
+
+def conf_dir() -> Path:
+    """Folder of the configuration: inside the installed package, or at the root of a checkout."""
+    installed = Path(__file__).parent / "conf"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf"

@@ -1,0 +1,82 @@
+"""Generated series on disk, found again by a hash of the generator's arguments and source code."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tocsin.data.series_data import SeriesData
+
+log = logging.getLogger(__name__)
+
+Arguments = Mapping[str, int | float | str | bool | None]
+
+
+def cached_series(
+    make: Callable[[], SeriesData], *, name: str, arguments: Arguments, cache_dir: str | Path | None
+) -> SeriesData:
+    """Read a generated series from the cache, or make and keep it.
+
+    Args:
+        make: Draws the series.
+        name: Module of the generator; all modules of its package count towards the hash, so that a changed
+            generator never reads what an older one wrote.
+        arguments: All that the result depends on.
+        cache_dir: Folder of the cache; None draws anew each time.
+    """
+    if cache_dir is None:
+        return make()
+    path = Path(cache_dir).expanduser() / f"{name.rsplit('.', 1)[-1]}-{_key(name, arguments)}.npz"
+    if path.exists():
+        log.info("read %s from the cache: %s", name.rsplit(".", 1)[-1], path)
+        return _read(path)
+    series = make()
+    _write(path, series)
+    return series
+
+
+def _key(name: str, arguments: Arguments) -> str:
+    digest = hashlib.blake2b(json.dumps(dict(arguments), sort_keys=True).encode(), digest_size=12)
+    source = sys.modules[name].__file__
+    assert source is not None
+    for module in sorted(Path(source).parent.glob("*.py")):
+        digest.update(module.read_bytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, series: SeriesData) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"values": series.values, "lengths": np.asarray(series.lengths)}
+    if series.labels is not None:
+        arrays["labels"] = series.labels
+    text = {"channel_names": series.channel_names, "names": series.names}
+    if series.events is not None:
+        text["events"] = series.events.to_json(orient="table", index=False)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, text=np.array(json.dumps(text)), **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
+
+
+def _read(path: Path) -> SeriesData:
+    with np.load(path, allow_pickle=False) as stored:
+        text = json.loads(str(stored["text"]))
+        events = None
+        if "events" in text:
+            events = pd.read_json(io.StringIO(text["events"]), orient="table")
+            events["channels"] = [tuple(channels) for channels in events["channels"]]
+        return SeriesData(
+            values=stored["values"],
+            channel_names=tuple(text["channel_names"]),
+            labels=stored["labels"] if "labels" in stored else None,
+            lengths=tuple(stored["lengths"].tolist()),
+            names=tuple(text["names"]),
+            events=events,
+        )

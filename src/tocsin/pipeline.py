@@ -1,0 +1,251 @@
+"""From a configuration to results: the only place where configurations become objects.
+
+    cfg -> check -> datamodule -> task -> trainer -> fit -> best weights -> calibrate and test -> files
+"""
+
+import contextlib
+import logging
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from tocsin import __version__
+from tocsin.callbacks.embed_run import EmbedRun
+from tocsin.callbacks.progress import EpochLine
+from tocsin.callbacks.report import Report
+from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
+from tocsin.config import check
+from tocsin.data.base import SeriesDataModule
+from tocsin.devices import resolve_devices, resolve_precision
+from tocsin.errors import TocsinError
+from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
+from tocsin.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+# What Lightning says about itself, and about choices made here on purpose.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for message in (
+    ".*does not have many workers.*",  # a batch is one gather; worker processes only cost
+    ".*configure_optimizers` returned `None`.*",  # methods without gradient steps
+    ".*training_step` returned `None`.*",
+    ".*no gradient clipping will occur.*",
+    ".*smaller than the logging interval.*",  # values are logged per epoch
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on a newer torch
+    ".*dataloader.*shuffl.*",
+):
+    warnings.filterwarnings("ignore", message=message)
+
+
+def train(cfg: DictConfig) -> float:
+    """Train, calibrate and test as configured.
+
+    Returns:
+        The best value of `cfg.monitor`, for sweepers.
+    """
+    started = datetime.now()
+    check(cfg)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = build_datamodule(cfg)
+    dims = datamodule.dims()
+    task = build_task(cfg, dims)
+    embed = EmbedRun(config=plain(cfg), dims=dims, data=datamodule.scoring_state(), monitor=cfg.monitor)
+    trainer = build_trainer(cfg, embed)
+    run_dir = Path(trainer.default_root_dir)
+    resume = find_last(run_dir) if cfg.ckpt_path == "last" else cfg.ckpt_path
+    timing = fit(trainer, task, datamodule, resume)
+
+    best = task.best_path(run_dir)
+    checkpoint = read_checkpoint(best)
+    task.load_state_dict(checkpoint["state_dict"])
+    monitored = float(checkpoint["monitored"])
+    results = task.assess(trainer, datamodule)
+    # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
+    write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
+    save(cfg, trainer, task, datamodule, results, timing=timing, started=started, run_dir=run_dir)
+    log.info("run folder: %s", run_dir)
+    log.info("%s: %.6g", cfg.monitor, monitored)
+    return monitored
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Calibrate and test a trained run again, on its own or on other data."""
+    started = datetime.now()
+    check(cfg)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    checkpoint = read_checkpoint(cfg.ckpt_path)
+    datamodule = build_datamodule(cfg, state=checkpoint["data"])
+    task = build_task(cfg, checkpoint["dims"], state=checkpoint["state_dict"])
+    trainer = build_trainer(cfg)
+    results = task.assess(trainer, datamodule)
+    run_dir = Path(trainer.default_root_dir)
+    save(cfg, trainer, task, datamodule, results, timing=Timing(), started=started, run_dir=run_dir)
+    log.info("results: %s", run_dir)
+
+
+# --- building ---------------------------------------------------------------------------------------------
+
+
+def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) -> SeriesDataModule:
+    """Datamodule of a configuration, set up; with `state`, scaled as the training data were."""
+    datamodule: SeriesDataModule = instantiate(cfg.data, _convert_="all")
+    if state is not None:
+        datamodule.restore(state)
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def build_task(
+    cfg: DictConfig, dims: Mapping[str, int], state: Mapping[str, torch.Tensor] | None = None
+) -> Task:
+    """Task of a configuration around its detector; with `state`, with trained weights."""
+    detector = instantiate(cfg.model, **dims, _convert_="all")
+    task: Task = instantiate(
+        cfg.task,
+        detector=detector,
+        optimizer=instantiate(cfg.optimizer, _partial_=True, _convert_="all"),
+        scheduler=instantiate(cfg.scheduler, _partial_=True, _convert_="all") if cfg.scheduler else None,
+        threshold=instantiate(cfg.threshold, _convert_="all"),
+        monitor=cfg.monitor,
+        seed=cfg.seed,
+        _convert_="all",
+    )
+    if state is not None:
+        task.load_state_dict(dict(state))
+    return task
+
+
+def build_trainer(cfg: DictConfig, *extra: L.Callback) -> L.Trainer:
+    """Trainer of a configuration, with its callbacks and loggers."""
+    callbacks = [instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values() if node]
+    loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values() if node]
+    on_terminal = sys.stdout.isatty()
+    if not on_terminal:
+        callbacks.append(EpochLine())
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        devices=resolve_devices(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator),
+        precision=resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator),
+        callbacks=[*callbacks, *extra],
+        logger=loggers or False,
+        enable_progress_bar=on_terminal,
+        _convert_="all",
+    )
+    return trainer
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A configuration as plain data, interpolations left as they are."""
+    container = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+# --- running ----------------------------------------------------------------------------------------------
+
+
+def fit(trainer: L.Trainer, task: Task, datamodule: SeriesDataModule, resume: str | Path | None) -> Timing:
+    """Train, from the start or from a checkpoint."""
+    begin = time.monotonic()
+    try:
+        trainer.fit(task, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    except torch.cuda.OutOfMemoryError as error:
+        raise TocsinError(
+            f"out of GPU memory ({str(error).splitlines()[0]}); lower data.batch_size or data.window, or use "
+            "trainer.precision=bf16-mixed"
+        ) from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    seconds = time.monotonic() - begin
+    items = trainer.global_step * datamodule.batch_size
+    return Timing(fit_s=seconds, epochs=trainer.current_epoch, train_items_per_s=items / seconds)
+
+
+def save(
+    cfg: DictConfig,
+    trainer: L.Trainer,
+    task: Task,
+    datamodule: SeriesDataModule,
+    results: Results,
+    *,
+    timing: Timing,
+    started: datetime,
+    run_dir: Path,
+) -> None:
+    """Write metrics.json, scores.npz and the report's plots."""
+    sections = {
+        "run": _run_section(cfg, trainer, started),
+        "data": datamodule.summary(),
+        **results.sections(),
+        "timing": timing_section(timing, results),
+        "resources": {
+            "parameters": sum(parameter.numel() for parameter in task.detector.parameters()),
+            "peak_memory_mb": peak_memory_mb(task.device),
+        },
+    }
+    write_metrics(run_dir / "metrics.json", sections)
+    write_scores(run_dir / "scores.npz", results.arrays())
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Report):
+            callback.report(run_dir=run_dir, results=results, task=task, trainer=trainer, config=plain(cfg))
+    for name in ("vus_pr", "auc_pr", "point_f1", "series_f1"):
+        if name in results.test:
+            log.info("test %s: %.4f", name, results.test[name])
+
+
+def _run_section(cfg: DictConfig, trainer: L.Trainer, started: datetime) -> dict[str, Any]:
+    choices, overrides = {}, []
+    if HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+        overrides = list(HydraConfig.get().overrides.task)
+    return {
+        "model": choices.get("model") or cfg.model["_target_"].rsplit(".", 1)[-1],
+        "data": choices.get("data") or cfg.data["_target_"].rsplit(".", 1)[-1],
+        "seed": cfg.seed,
+        "overrides": overrides,
+        "git": _git_revision(),
+        "versions": {
+            "python": platform.python_version(),
+            "tocsin": __version__,
+            "torch": torch.__version__,
+            "lightning": L.__version__,
+        },
+        "device": _device_name(trainer),
+        "precision": str(trainer.precision),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of the checkout that the code runs from, with a mark if it has changes."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return None
+
+
+def _device_name(trainer: L.Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory in use so far: of the GPU on a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

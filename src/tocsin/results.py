@@ -1,0 +1,147 @@
+"""What a run leaves behind: numbers, arrays, and the files they are written to."""
+
+import json
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tocsin.batch import SeriesBatch
+from tocsin.data.series_data import SeriesData
+from tocsin.evaluation import Calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results(ABC):
+    """Base of the results of all tasks.
+
+    Attributes:
+        val: Metrics of the validation split, where it has labels.
+        test: Metrics of the test split; empty without labels.
+        oracle: Best values any threshold could reach on the test labels.
+        baselines: Test metrics of scores that need no model, by name.
+        items_per_s: Items scored per second.
+    """
+
+    val: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
+    oracle: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    items_per_s: float = 0.0
+
+    @abstractmethod
+    def sections(self) -> dict[str, Any]:
+        """The parts of metrics.json that the task knows."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of scores.npz, in the original order of the test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesResults(Results):
+    """Results of anomaly detection in time series.
+
+    Attributes:
+        series: The test split, in its own units.
+        scores: (N,) float32, higher = more anomalous.
+        errors: (N, K) float32 error of each channel; K = 1 where a detector cannot tell channels apart.
+        val_scores: (M,) float32 scores of the validation split.
+        calibration: Thresholds from validation data.
+        event_recall: Share of found events by type of anomaly.
+        example: One standardised window of the test split around its highest score, as a batch of one.
+    """
+
+    series: SeriesData
+    scores: np.ndarray
+    errors: np.ndarray
+    val_scores: np.ndarray
+    calibration: Calibration
+    event_recall: Mapping[str, float] = field(default_factory=dict)
+    example: SeriesBatch | None = None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(N,) bool: the alarms."""
+        return np.asarray(self.scores >= self.calibration.point)
+
+    def sections(self) -> dict[str, Any]:
+        return {
+            "threshold": {
+                "method": self.calibration.method,
+                "value": self.calibration.point,
+                "series_value": self.calibration.sample,
+                "split": "validation",
+            },
+            "val": dict(self.val),
+            "test": dict(self.test),
+            "oracle": dict(self.oracle),
+            "baselines": {name: dict(row) for name, row in self.baselines.items()},
+            "event_recall": dict(self.event_recall),
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"scores": self.scores, "lengths": np.asarray(self.series.lengths), "val_scores": self.val_scores}
+        if self.series.labels is not None:
+            arrays["labels"] = self.series.labels
+        return arrays
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a training took.
+
+    Attributes:
+        fit_s: Seconds of training, validation included.
+        epochs: Epochs run.
+        train_items_per_s: Training items per second of `fit_s`.
+    """
+
+    fit_s: float = 0.0
+    epochs: int = 0
+    train_items_per_s: float = 0.0
+
+
+def write_metrics(path: Path, sections: Mapping[str, Any]) -> None:
+    """Write metrics.json whole or not at all; undefined numbers become null."""
+    text = json.dumps(_plain(sections), indent=2, allow_nan=False) + "\n"
+    _write(path, text.encode())
+
+
+def write_scores(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write scores.npz whole or not at all."""
+    temporary = _temporary(path)
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
+
+
+def timing_section(timing: Timing, results: Results) -> dict[str, float]:
+    """The `timing` section of metrics.json."""
+    return {**asdict(timing), "test_items_per_s": results.items_per_s}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = _temporary(path)
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,92 @@
+"""Learning-rate schedules with warm-up, stepped once per epoch by the task.
+
+The task steps them itself, before the checkpoint of the epoch is written, so that a resumed run continues
+with exactly the learning rate an uninterrupted one would have had.
+"""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+
+class WarmupPlateau(ReduceLROnPlateau):
+    """Linear warm-up, then `ReduceLROnPlateau` on the monitored value.
+
+    Args:
+        optimizer: Its learning rates are those reached at the end of the warm-up.
+        warmup_epochs: Epochs of warm-up; epoch i (from 0) runs at (i + 1) / (warmup_epochs + 1) of the rate.
+        factor: What the rate is multiplied by when the monitored value stands still.
+        patience: Epochs without improvement before that.
+        threshold: Relative change of the monitored value that counts as improvement.
+        min_lr: Lower bound of the rate.
+        mode: `min` or `max`.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        warmup_epochs: int = 5,
+        factor: float = 0.7,
+        patience: int = 8,
+        threshold: float = 1e-4,
+        min_lr: float = 1e-7,
+        mode: str = "min",
+    ) -> None:
+        self.warmup_epochs = warmup_epochs
+        self.peak_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        super().__init__(
+            optimizer,
+            mode=mode,  # type: ignore[arg-type]  # torch checks it, with a clear message
+            factor=factor,
+            patience=patience,
+            threshold=threshold,
+            min_lr=min_lr,
+        )
+        self._set_warmup_lr()
+
+    def _set_warmup_lr(self) -> None:
+        scale = min(1.0, (self.last_epoch + 1) / (self.warmup_epochs + 1))
+        for group, peak in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
+            group["lr"] = peak * scale
+
+    def step(self, metrics: float, epoch: int | None = None) -> None:  # type: ignore[override]
+        """Advance by one epoch.
+
+        Args:
+            metrics: The monitored value of the epoch that ended.
+            epoch: Kept for the signature of the parent.
+        """
+        if self.last_epoch < self.warmup_epochs:
+            self.last_epoch += 1
+            self._set_warmup_lr()
+        else:
+            super().step(metrics, epoch)
+
+
+class WarmupCosine(LambdaLR):
+    """Linear warm-up, then half a cosine down to a fraction of the rate.
+
+    Args:
+        optimizer: Its learning rates are those reached at the end of the warm-up.
+        epochs: Epochs of the whole schedule; the task fills in those of the current stage.
+        warmup_epochs: Epochs of warm-up.
+        min_fraction: Rate of the last epoch, as a fraction of the peak.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        epochs: int,
+        warmup_epochs: int = 5,
+        min_fraction: float = 0.01,
+    ) -> None:
+        def scale(epoch: int) -> float:
+            if epoch < warmup_epochs:
+                return (epoch + 1) / (warmup_epochs + 1)
+            done = min(1.0, (epoch - warmup_epochs) / max(1, epochs - 1 - warmup_epochs))
+            return min_fraction + (1 - min_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+        super().__init__(optimizer, scale)

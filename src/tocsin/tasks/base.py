@@ -1,0 +1,220 @@
+"""What every task shares: losses, stages, optimizer and scheduler, and a stop on non-finite numbers."""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from tocsin.errors import TocsinError
+from tocsin.models.base import Detector, FitOnceDetector
+from tocsin.results import Results
+
+OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[..., LRScheduler]
+
+
+@runtime_checkable
+class StageAware(Protocol):
+    """A callback that starts afresh with each stage."""
+
+    def on_stage_start(self) -> None:
+        """Forget what belongs to the stage before."""
+
+
+class Task(L.LightningModule):
+    """Wraps a detector for the Trainer.
+
+    A detector with several stages is trained in several parts. A part ends when its share of `max_epochs`
+    is used or when early stopping fires; then the best weights of the part are loaded, the detector prepares
+    the next one (`begin_stage`), and optimizer, scheduler and early stopping start afresh.
+
+    Args:
+        detector: The network and its loss.
+        optimizer: Called with the trainable parameters.
+        scheduler: Called with the optimizer, and with `epochs` if it asks for that; None for a constant rate.
+        monitor: The logged value that scheduler, early stopping and checkpoints follow.
+        seed: Seed of the random numbers of training; each epoch has its own, so that a resumed run draws
+            the same ones.
+    """
+
+    accepts: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        monitor: str = "val_loss",
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self._optimizer_factory = optimizer
+        self._scheduler_factory = scheduler
+        self._scheduler: LRScheduler | None = None
+        self._scheduler_state: dict[str, Any] | None = None
+        self.monitor = monitor
+        self.seed = seed
+        self.stage_index = 0
+        self.stage_epoch = 0  # epochs completed in the current stage
+        self._stage_over = False
+        self._enter_stage()
+
+    # --- stages -------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> str:
+        """Name of the current stage."""
+        return self.detector.stages[self.stage_index].name
+
+    @property
+    def in_last_stage(self) -> bool:
+        """Whether no stage follows the current one."""
+        return self.stage_index == len(self.detector.stages) - 1
+
+    @property
+    def stage_epochs(self) -> int:
+        """Most epochs the current stage may take."""
+        share = self.detector.stages[self.stage_index].share
+        return max(1, round(share * (self.trainer.max_epochs or 1)))
+
+    def _enter_stage(self) -> None:
+        """Freeze everything but what the stage optimises. Also how a resumed run comes back to its stage."""
+        self.detector.stage = self.stage
+        self.detector.requires_grad_(False)
+        for parameter in self.detector.trainable(self.stage):
+            parameter.requires_grad_(True)
+
+    def _next_stage(self) -> None:
+        best = self.best_path(Path(self.trainer.default_root_dir))
+        if best.exists():
+            state = torch.load(best, map_location=self.device, weights_only=True)["state_dict"]
+            self.load_state_dict(state)
+        self.stage_index += 1
+        self.stage_epoch = 0
+        self._stage_over = False
+        self._enter_stage()
+        self.detector.begin_stage(self.stage, self._train_batches())
+        self.trainer.strategy.setup_optimizers(self.trainer)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, StageAware):
+                callback.on_stage_start()
+
+    def _train_batches(self) -> Any:
+        """All training batches, on this device."""
+        for batch in self.trainer.train_dataloader or []:
+            yield self.trainer.strategy.batch_to_device(batch)
+
+    def best_path(self, run_dir: Path) -> Path:
+        """Where the best weights of the current stage are kept: `best.ckpt` for the last stage."""
+        name = "best" if self.in_last_stage else f"best_{self.stage}"
+        return run_dir / "checkpoints" / f"{name}.ckpt"
+
+    @abstractmethod
+    def assess(self, trainer: L.Trainer, datamodule: Any) -> Results:
+        """Calibrate on the validation split and measure the test split."""
+
+    # --- training -----------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Optimizer | None:
+        """Build optimizer and scheduler for the parameters of the current stage."""
+        parameters = [p for p in self.detector.parameters() if p.requires_grad]
+        if not parameters:
+            return None
+        optimizer = self._optimizer_factory(parameters)
+        if self._scheduler_factory is not None:
+            factory = self._scheduler_factory
+            wants_epochs = "epochs" in inspect.signature(factory).parameters
+            extra = {"epochs": self.stage_epochs} if wants_epochs else {}
+            self._scheduler = factory(optimizer, **extra)
+            if self._scheduler_state is not None:
+                self._scheduler.load_state_dict(self._scheduler_state)
+                self._scheduler_state = None
+        return optimizer
+
+    def on_train_epoch_start(self) -> None:
+        if self._stage_over:
+            self._next_stage()
+        self.detector.epoch = self.stage_epoch
+        torch.manual_seed(self.seed + self.current_epoch * self.trainer.world_size + self.global_rank)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        if isinstance(self.detector, FitOnceDetector):
+            self.detector.collect(batch)
+            if self.trainer.is_last_batch:  # before validation, which already needs the fitted detector
+                self.detector.finish()
+            return None
+        terms = self.detector.loss(batch)
+        self._stop_if_not_finite(terms, batch_idx)
+        self._log_terms("train", terms, batch)
+        return terms["loss"]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._log_terms("val", self.detector.loss(batch), batch)
+
+    def _log_terms(self, split: str, terms: dict[str, Tensor], batch: Any) -> None:
+        values = {f"{split}_{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+
+    def _stop_if_not_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
+        # Looking at a value makes the host wait for the device, so on an accelerator not every step does.
+        if self.device.type != "cpu" and batch_idx % 50:
+            return
+        bad = [name for name, value in terms.items() if not torch.isfinite(value).all()]
+        if bad:
+            raise TocsinError(
+                f"the loss is not finite: {', '.join(bad)} at epoch {self.current_epoch}, batch {batch_idx} "
+                f"(stage {self.stage}); lower optimizer.lr, set trainer.gradient_clip_val, or look at the data"
+            )
+
+    def on_train_epoch_end(self) -> None:
+        if self.learning_rate is not None:
+            self.log("lr", self.learning_rate)
+        self._step_scheduler()
+        self.stage_epoch += 1
+        if isinstance(self.detector, FitOnceDetector):
+            self.trainer.should_stop = True
+        if not self.in_last_stage:
+            self._stage_over = self.trainer.should_stop or self.stage_epoch >= self.stage_epochs
+            if self._stage_over:
+                self.trainer.should_stop = False  # early stopping ends the stage, not the run
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Rate of the first parameter group; None where nothing is optimised."""
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        return float(groups[0]["lr"]) if groups else None
+
+    def _step_scheduler(self) -> None:
+        if self._scheduler is None:
+            return
+        if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self._scheduler.step(float(self.trainer.callback_metrics[self.monitor]))
+        else:
+            self._scheduler.step()
+
+    # --- checkpoints --------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["stage"] = {
+            "index": self.stage_index,
+            "epoch": self.stage_epoch,
+            "over": self._stage_over,
+            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stage = checkpoint["stage"]
+        self.stage_index, self.stage_epoch = stage["index"], stage["epoch"]
+        self._stage_over = stage["over"]
+        self._scheduler_state = stage["scheduler"]
+        self._enter_stage()
+
