@@ -206,7 +206,7 @@ def _chain(load: np.ndarray, schedule: _Schedule, rng: np.random.Generator | Non
     if rng is not None:  # over-dispersed Poisson: clients retry and arrive in groups
         requests = np.maximum(rng.poisson(expected * np.exp(rng.normal(0, 0.04, n))), 1).astype(float)
     served = lfilter([0.6, 0.4], [1.0], requests, zi=[0.4 * requests[0]])[0] / REQUESTS_PER_LOAD
-    cpu = 100 * (1 - np.exp(-CPU_GAIN * served)) + 6 * schedule.batch + noise(0.6, 1.8)
+    cpu = 100 * (1 - np.exp(-CPU_GAIN * served)) + 6 * schedule.batch + noise(0.3, 1.8)
     cpu = np.clip(cpu, 0.5, 98.0)
 
     smooth = lfilter([1 / 45], [1, -(1 - 1 / 45)], load, zi=[(1 - 1 / 45) * load[0]])[0]

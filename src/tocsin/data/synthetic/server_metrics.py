@@ -35,8 +35,8 @@ class ServerMetrics:
         transition: (N,) bool, steps within 2 of the border of an event; inside an event only if it is longer
             than 8 steps, so that a scorer that ignores these steps still sees every event.
         missing: (N, 8) bool, readings that were lost and filled with the one before.
-        hard_negatives: `start`, `end` (exclusive), `type` of what is unusual but normal (labelled 0): deploys,
-            batch jobs, flash crowds, garbage collection, regime changes.
+        hard_negatives: `start`, `end` (exclusive), `type` of what is unusual but normal (labelled 0):
+            deploys, batch jobs, flash crowds, garbage collection, regime changes.
         clean: (N, 8) float32, the twin of `series.values` without anomalies.
         train_end: First step after the train part.
         test_start: First step of the test part.

@@ -28,6 +28,7 @@ DURATIONS = {
 }
 ANOMALY_TYPES = tuple(DURATIONS)
 BRIEF = 30
+DRAFTS = 24  # placements from which the most even one is taken
 ROUND_FACTOR = 1.5  # anomalous steps to plan with per round, in units of the least possible
 MIN_GAP = 200  # normal steps between two events
 
@@ -79,7 +80,8 @@ def plan_events(
     lengths = _durations(kinds, min(budget, span - MIN_GAP * (len(kinds) + 1)), rng)
     if rounds > 2:
         kinds, lengths = _even_order(kinds.reshape(rounds, -1), lengths.reshape(rounds, -1), rng)
-    starts = _starts(start, stop, kinds, lengths, busy, rng)
+    drafts = [_starts(start, stop, kinds, lengths, busy, rng) for _ in range(DRAFTS)]
+    starts = min(drafts, key=lambda draft: _unevenness(np.array(draft), kinds, lengths, busy))
     return [
         PlannedEvent(ANOMALY_TYPES[k], int(s), int(s + d))
         for k, s, d in zip(kinds, starts, lengths, strict=True)
@@ -109,9 +111,9 @@ def _starts(
 ) -> list[int]:
     """First steps of events that follow each other in the given order.
 
-    Each round gets an equal share of the time axis, and of 12 candidates each event takes the one whose rank of
-    load is farthest (on a circle, which favours no end) from those its type already had: every type meets early
-    and late, quiet and busy times alike, so that scores tell about the type and not about its moments.
+    Each round gets an equal share of the time axis, and of 12 candidates each event takes the one whose rank
+    of load is farthest (on a circle, which favours no end) from those its type already had: every type meets
+    early and late, quiet and busy times alike, so that scores tell about the type and not about its moments.
     """
     types, span = len(DURATIONS), stop - start - MIN_GAP
     rounds = -(-len(kinds) // types)
@@ -132,6 +134,19 @@ def _starts(
         starts.append(position)
         position += length
     return starts
+
+
+def _unevenness(starts: np.ndarray, kinds: np.ndarray, lengths: np.ndarray, busy: np.ndarray) -> float:
+    """How far the types' steps are from seeing all ranks of load alike; 0 is perfect."""
+    steps = np.bincount(kinds, lengths, len(DURATIONS))
+    cost = 0.0
+    for rank, due in ((busy, 0.5), (np.abs(busy - 0.5), 0.25)):
+        total = np.concatenate([[0.0], np.cumsum(rank)])
+        mean = np.bincount(kinds, total[starts + lengths] - total[starts], len(DURATIONS)) / np.maximum(
+            steps, 1
+        )
+        cost += float((((mean - due)[steps > 0] / due) ** 2).sum())
+    return cost
 
 
 def _part_of_round(span: int, budget: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,9 +20,9 @@ SEVERITIES: tuple[Severity, ...] = ("easy", "medium", "hard")
 
 # (low, high) of a uniform draw; residual sd unless the comment says otherwise
 STRENGTH: dict[str, dict[Severity, tuple[float, float]]] = {
-    "point_spike": {"easy": (8, 14), "medium": (2.5, 4.5), "hard": (1, 2)},
+    "point_spike": {"easy": (8, 14), "medium": (2.5, 4.5), "hard": (0.7, 1.5)},
     "level_shift": {"easy": (6, 9), "medium": (1.5, 4), "hard": (0.6, 1.4)},
-    "trend": {"easy": (22, 30), "medium": (3, 6), "hard": (1, 2)},
+    "trend": {"easy": (26, 36), "medium": (3, 6), "hard": (1, 2)},
     "memory_leak": {"easy": (18, 26), "medium": (4, 7), "hard": (1, 2.5)},
     "cascade": {"easy": (10, 15), "medium": (2.5, 4), "hard": (0.6, 1.4)},
     # percent cpu: the machine, or the quota of its container, is exhausted
