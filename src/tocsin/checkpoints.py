@@ -10,14 +10,15 @@ import torch
 
 from tocsin.errors import TocsinError
 
-REQUIRED = ("state_dict", "config", "dims", "data")
+REQUIRED = ("state_dict", "config", "choices", "dims", "data")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint of a run onto the CPU.
 
     Returns:
-        Lightning's entries, and `config` (the run's configuration), `dims` (arguments of the detector that came
+        Lightning's entries, and `config` (the run's configuration), `choices` (names
+        of its model and data options), `dims` (arguments of the detector that came
         from the data) and `data` (what new data need to be treated alike).
 
     Raises:
@@ -28,7 +29,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise TocsinError(f"ckpt_path={path}: there is no such file; checkpoints lie in <run>/checkpoints/")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:  # torch's, for any bad file
+    except (
+        UnpicklingError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+    ) as error:  # torch's, for any bad file
         reason = str(error).strip().splitlines()[0]
         raise TocsinError(f"ckpt_path={path} is not a readable checkpoint of plain data: {reason}") from error
     missing = [key for key in REQUIRED if key not in checkpoint] if isinstance(checkpoint, dict) else REQUIRED

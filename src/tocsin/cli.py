@@ -156,10 +156,12 @@ def explain(error: Exception) -> str:
         return str(error)
     cause = error.__cause__ or error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
-        known = [str(key) for key in cause.parent_node]  # type: ignore[attr-defined]
+        known = [str(key) for key in cause.parent_node]
         return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
     text = str(error)
-    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not find '(\w+)/(.+?)'", text)):
+    if isinstance(error, MissingConfigException) and (
+        found := re.search(r"Could not find '(\w+)/(.+?)'", text)
+    ):
         group, option = found.groups()
         options = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
         return f"{group}={option}: there is no such option; {nearest(option, options)}"

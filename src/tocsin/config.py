@@ -75,6 +75,7 @@ class PredictSchema(EvaluateSchema):
 
     input: str = MISSING
     output: str | None = None
+    contributions: bool = True
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -128,7 +129,7 @@ def _targets(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfi
             continue
         node = cfg[name]
         if isinstance(node, DictConfig) and name != "hydra":
-            key = f"{prefix}{name}"
+            key = f"{prefix}{name!s}"
             if "_target_" in node:
                 yield key, node
             yield from _targets(node, f"{key}.")
@@ -140,7 +141,9 @@ def _check_arguments(key: str, node: DictConfig, target: type) -> None:
     filled = FILLED_IN.get(key, set())
     given = {str(name) for name in node} - {"_target_", "_partial_", "_convert_", "_args_", "_recursive_"}
     for name in sorted(given - known):
-        raise ConfigError(f"{key}.{name}: {target.__name__} has no such option; {nearest(name, known - filled)}")
+        raise ConfigError(
+            f"{key}.{name}: {target.__name__} has no such option; {nearest(name, known - filled)}"
+        )
     for name in sorted(given):
         if OmegaConf.is_missing(node, name):
             raise ConfigError(f"{key}.{name} must be given: add {key}.{name}=...")
@@ -160,14 +163,17 @@ def _check_kinds(cfg: DictConfig) -> None:
             f"models for {data} data: {_options('model', data)}; data for this model: {_options('data', model)}"
         )
     if task != model:
-        raise ConfigError(f"task {cfg.task._target_} accepts {task} data, but model and data are of kind {model}")
+        raise ConfigError(
+            f"task {cfg.task._target_} accepts {task} data, but model and data are of kind {model}"
+        )
 
 
 def _options(group: str, kind: str) -> str:
     """Names of the options of a group whose target is of a kind."""
     names = []
     for path in sorted((conf_dir() / group).glob("*.yaml")):
-        target = OmegaConf.load(path).get("_target_")
+        option = OmegaConf.load(path)
+        target = option.get("_target_") if isinstance(option, DictConfig) else None
         if target is not None and getattr(locate(target), "kind", None) == kind:
             names.append(path.stem)
     return ", ".join(names) or "none yet"

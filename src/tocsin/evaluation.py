@@ -9,6 +9,7 @@ Every function here is pure. Labels of the test split enter in `evaluate` alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ class Samples:
         if max(lengths) < SAMPLE_WINDOWS * window:
             return cls(offsets[:-1], offsets[1:])
         begin = np.concatenate(
-            [np.arange(a, b - window + 1, window) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            [np.arange(a, b - window + 1, window) for a, b in pairwise(offsets)]
         )
         return cls(begin, begin + window)
 
@@ -162,13 +163,15 @@ def _ranking(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     rows = [
         threshold_free_metrics(scores[a:b], labels[a:b], buffer=buffer)
-        for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+        for a, b in pairwise(offsets)
         if labels[a:b].any()
     ]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
 
 
-def oracle(scores: np.ndarray, labels: np.ndarray, *, lengths: Sequence[int], window: int) -> dict[str, float]:
+def oracle(
+    scores: np.ndarray, labels: np.ndarray, *, lengths: Sequence[int], window: int
+) -> dict[str, float]:
     """Best F1 any threshold could reach on these labels: an upper bound, never a result."""
     if not labels.any():
         return {}
@@ -192,4 +195,7 @@ def event_recall_by_type(predicted: np.ndarray, events: pd.DataFrame) -> dict[st
     """
     count = np.concatenate([[0], np.cumsum(predicted)])
     found = count[events["end"].to_numpy()] > count[events["start"].to_numpy()]
-    return {str(kind): float(found[(events["type"] == kind).to_numpy()].mean()) for kind in events["type"].unique()}
+    return {
+        str(kind): float(found[(events["type"] == kind).to_numpy()].mean())
+        for kind in events["type"].unique()
+    }

@@ -1,6 +1,6 @@
 """From a configuration to results: the only place where configurations become objects.
 
-    cfg -> check -> datamodule -> task -> trainer -> fit -> best weights -> calibrate and test -> files
+cfg -> check -> datamodule -> task -> trainer -> fit -> best weights -> calibrate and test -> files
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import lightning
 import lightning.pytorch as L
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -62,7 +63,13 @@ def train(cfg: DictConfig) -> float:
     datamodule = build_datamodule(cfg)
     dims = datamodule.dims()
     task = build_task(cfg, dims)
-    embed = EmbedRun(config=plain(cfg), dims=dims, data=datamodule.scoring_state(), monitor=cfg.monitor)
+    embed = EmbedRun(
+        config=plain(cfg),
+        choices=chosen_names(),
+        dims=dims,
+        data=datamodule.scoring_state(),
+        monitor=cfg.monitor,
+    )
     trainer = build_trainer(cfg, embed)
     run_dir = Path(trainer.default_root_dir)
     resume = find_last(run_dir) if cfg.ckpt_path == "last" else cfg.ckpt_path
@@ -75,7 +82,8 @@ def train(cfg: DictConfig) -> float:
     results = task.assess(trainer, datamodule)
     # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
     write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
-    save(cfg, trainer, task, datamodule, results, timing=timing, started=started, run_dir=run_dir)
+    run = run_section(cfg, trainer, embed.choices, started)
+    save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
     log.info("run folder: %s", run_dir)
     log.info("%s: %.6g", cfg.monitor, monitored)
     return monitored
@@ -92,7 +100,8 @@ def evaluate(cfg: DictConfig) -> None:
     trainer = build_trainer(cfg)
     results = task.assess(trainer, datamodule)
     run_dir = Path(trainer.default_root_dir)
-    save(cfg, trainer, task, datamodule, results, timing=Timing(), started=started, run_dir=run_dir)
+    run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
+    save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
     log.info("results: %s", run_dir)
 
 
@@ -176,19 +185,18 @@ def fit(trainer: L.Trainer, task: Task, datamodule: SeriesDataModule, resume: st
 
 
 def save(
+    run_dir: Path,
+    run: Mapping[str, Any],
     cfg: DictConfig,
     trainer: L.Trainer,
     task: Task,
     datamodule: SeriesDataModule,
     results: Results,
-    *,
     timing: Timing,
-    started: datetime,
-    run_dir: Path,
 ) -> None:
     """Write metrics.json, scores.npz and the report's plots."""
     sections = {
-        "run": _run_section(cfg, trainer, started),
+        "run": run,
         "data": datamodule.summary(),
         **results.sections(),
         "timing": timing_section(timing, results),
@@ -207,22 +215,27 @@ def save(
             log.info("test %s: %.4f", name, results.test[name])
 
 
-def _run_section(cfg: DictConfig, trainer: L.Trainer, started: datetime) -> dict[str, Any]:
-    choices, overrides = {}, []
-    if HydraConfig.initialized():
-        choices = HydraConfig.get().runtime.choices
-        overrides = list(HydraConfig.get().overrides.task)
+def chosen_names() -> dict[str, str]:
+    """Names of the model and data options of this command; empty where none was chosen."""
+    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return {group: chosen[group] for group in ("model", "data") if chosen.get(group)}
+
+
+def run_section(
+    cfg: DictConfig, trainer: L.Trainer, choices: Mapping[str, str], started: datetime
+) -> dict[str, Any]:
+    """The `run` section of metrics.json."""
     return {
-        "model": choices.get("model") or cfg.model["_target_"].rsplit(".", 1)[-1],
-        "data": choices.get("data") or cfg.data["_target_"].rsplit(".", 1)[-1],
+        "model": choices.get("model"),
+        "data": choices.get("data"),
         "seed": cfg.seed,
-        "overrides": overrides,
+        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "git": _git_revision(),
         "versions": {
             "python": platform.python_version(),
             "tocsin": __version__,
             "torch": torch.__version__,
-            "lightning": L.__version__,
+            "lightning": lightning.__version__,
         },
         "device": _device_name(trainer),
         "precision": str(trainer.precision),
@@ -241,7 +254,9 @@ def _git_revision() -> str | None:
 
 def _device_name(trainer: L.Trainer) -> str:
     device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+    return (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type
+    )
 
 
 def peak_memory_mb(device: torch.device) -> float:

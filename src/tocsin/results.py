@@ -86,7 +86,11 @@ class SeriesResults(Results):
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"scores": self.scores, "lengths": np.asarray(self.series.lengths), "val_scores": self.val_scores}
+        arrays = {
+            "scores": self.scores,
+            "lengths": np.asarray(self.series.lengths),
+            "val_scores": self.val_scores,
+        }
         if self.series.labels is not None:
             arrays["labels"] = self.series.labels
         return arrays

@@ -327,7 +327,9 @@ class TestSplits:
         refuses("data.label_column asks for 'y'", read_train_and_test, train, test, label_column="y")
         refuses("holds no split into train and test", read_train_and_test, train)
         objects = np.array([{}], dtype=object)
-        refuses("array 'train' cannot be read", read_train_and_test, self.save(tmp_path / "o.npz", train=objects))
+        refuses(
+            "array 'train' cannot be read", read_train_and_test, self.save(tmp_path / "o.npz", train=objects)
+        )
 
 
 @pytest.mark.skipif("TOCSIN_DATA" not in os.environ, reason="needs the real data that TOCSIN_DATA points at")

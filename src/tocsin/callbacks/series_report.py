@@ -36,7 +36,7 @@ class SeriesReport(Report):
         context: Steps shown around each.
     """
 
-    def __init__(self, *, zooms: int = 6, context: int = 150) -> None:
+    def __init__(self, *, zooms: int = 4, context: int = 150) -> None:
         self.zooms = zooms
         self.context = context
         self.history: dict[str, list[tuple[int, float]]] = {}
@@ -135,7 +135,9 @@ def _log_numbers(
     board: TensorBoardLogger, results: SeriesResults, config: Mapping[str, Any], step: int
 ) -> None:
     """Configuration, hyper-parameters with final metrics, and the PR curve."""
-    board.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```", step)
+    board.experiment.add_text(
+        "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```", step
+    )
     metrics = {f"test/{name}": value for name, value in results.test.items() if np.isfinite(value)}
     board.log_hyperparams(_flat(config), metrics)
     labels = results.series.labels

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -118,9 +118,9 @@ class SeriesDataModule(L.LightningDataModule):
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.ready.train, self.ready.val, self.ready.test):
             for begin in range(0, len(part.values), CHUNK):
-                digest.update(np.ascontiguousarray(part.values[begin : begin + CHUNK]))
+                digest.update(part.values[begin : begin + CHUNK].tobytes())
             if part.labels is not None:
-                digest.update(np.ascontiguousarray(part.labels))
+                digest.update(part.labels.tobytes())
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
@@ -156,14 +156,18 @@ class SeriesDataModule(L.LightningDataModule):
     # --- loaders --------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[SeriesBatch]:
-        windows = self._normal_windows(self.ready.train, "train")
+        windows = self._normal_windows(self.ready.train, "train", self.stride)
         # Shuffled by (seed, epoch), so that a resumed run sees the same order as an uninterrupted one.
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = DistributedSampler(windows, num_replicas=world, rank=rank, seed=self.seed)
+        sampler: DistributedSampler[SeriesBatch] = DistributedSampler(
+            windows, num_replicas=world, rank=rank, seed=self.seed
+        )
         return self._loader(windows, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[SeriesBatch]:
-        return self._loader(self._normal_windows(self.ready.val, "validation"), self.score_batch_size)
+        # Windows that do not overlap: more of them would tell the same, slower.
+        windows = self._normal_windows(self.ready.val, "validation", self.window)
+        return self._loader(windows, self.score_batch_size)
 
     def test_dataloader(self) -> DataLoader[SeriesBatch]:
         return self.score_dataloader(self.ready.test)
@@ -174,8 +178,15 @@ class SeriesDataModule(L.LightningDataModule):
 
     def score_dataloader(self, series: SeriesData) -> DataLoader[SeriesBatch]:
         """Windows that cover every step of a series, in order."""
-        starts = window_starts(series.lengths, self.window, self.score_stride, cover=True)
-        return self._loader(self._windows(series, starts), self.score_batch_size)
+        assert self.scaler is not None
+        return score_loader(
+            series.values,
+            series.lengths,
+            scaler=self.scaler,
+            window=self.window,
+            stride=self.score_stride,
+            batch_size=self.score_batch_size,
+        )
 
     def window_around(self, series: SeriesData, step: int) -> SeriesBatch:
         """The window with a step in its middle, or as near to it as the borders of its series allow."""
@@ -184,8 +195,8 @@ class SeriesDataModule(L.LightningDataModule):
         start = int(np.clip(step - self.window // 2, low, high))
         return self._windows(series, np.array([start]))[0]
 
-    def _normal_windows(self, series: SeriesData, name: str) -> WindowDataset:
-        starts = window_starts(series.lengths, self.window, self.stride)
+    def _normal_windows(self, series: SeriesData, name: str, stride: int) -> WindowDataset:
+        starts = window_starts(series.lengths, self.window, stride)
         if series.labels is not None:
             anomalies = np.concatenate([[0], np.cumsum(series.labels)])
             starts = starts[anomalies[starts + self.window] == anomalies[starts]]
@@ -219,6 +230,21 @@ class SeriesDataModule(L.LightningDataModule):
         )
 
 
-def _as_is(batch: SeriesBatch) -> SeriesBatch:
+def score_loader(
+    values: np.ndarray,
+    lengths: Sequence[int],
+    *,
+    scaler: Scaler,
+    window: int,
+    stride: int,
+    batch_size: int,
+) -> DataLoader[SeriesBatch]:
+    """Batches of windows in order that cover every step of series laid end to end."""
+    starts = window_starts(lengths, window, stride, cover=True)
+    windows = WindowDataset(values=values, starts=starts, window=window, transform=scaler.transform)
+    return DataLoader(windows, batch_size=batch_size, collate_fn=_as_is)
+
+
+def _as_is(batch: Any) -> Any:
     """`__getitems__` has already made the batch."""
     return batch

@@ -56,7 +56,7 @@ def _write(path: Path, series: SeriesData) -> None:
     arrays = {"values": series.values, "lengths": np.asarray(series.lengths)}
     if series.labels is not None:
         arrays["labels"] = series.labels
-    text = {"channel_names": series.channel_names, "names": series.names}
+    text: dict[str, object] = {"channel_names": series.channel_names, "names": series.names}
     if series.events is not None:
         text["events"] = series.events.to_json(orient="table", index=False)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -75,7 +75,7 @@ def _read(path: Path) -> SeriesData:
         return SeriesData(
             values=stored["values"],
             channel_names=tuple(text["channel_names"]),
-            labels=stored["labels"] if "labels" in stored else None,
+            labels=stored.get("labels"),
             lengths=tuple(stored["lengths"].tolist()),
             names=tuple(text["names"]),
             events=events,

@@ -137,7 +137,7 @@ def read_train_and_test(
     if test_path is None:
         return _read_split_files(path, label_column=label_column, channels=channels)
     test_path = _existing(test_path)
-    train_label = label_column if label_column in _names(path) else None
+    train_label = label_column if label_column in stored_names(path) else None
     train = read_series(path, timestamp_column=timestamp_column, label_column=train_label, channels=channels)
     test = read_series(
         test_path, timestamp_column=timestamp_column, label_column=label_column, channels=channels
@@ -147,7 +147,7 @@ def read_train_and_test(
 
 def holds_train_and_test(path: str | Path) -> bool:
     """Whether a file, or the first file of a folder, is an NPZ with arrays `train` and `test`."""
-    return {"train", "test"} <= set(_names(_existing(path)))
+    return {"train", "test"} <= set(stored_names(path))
 
 
 def join_series(parts: Sequence[SeriesData], *, where: str) -> SeriesData:
@@ -215,7 +215,9 @@ def _align(series: SeriesData, names: tuple[str, ...], *, where: str, other: str
     return replace(series, values=np.ascontiguousarray(series.values[:, order]), channel_names=names)
 
 
-def _read_split_files(path: Path, *, label_column: str | None, channels: Sequence[str] | None) -> TrainAndTest:
+def _read_split_files(
+    path: Path, *, label_column: str | None, channels: Sequence[str] | None
+) -> TrainAndTest:
     files = _entity_files(path) if path.is_dir() else [path]
     if any(file.suffix.lower() != ".npz" for file in files):
         raise DataError(
@@ -229,10 +231,11 @@ def _read_split_files(path: Path, *, label_column: str | None, channels: Sequenc
     )
 
 
-def _names(path: Path) -> list[str]:
+def stored_names(path: str | Path) -> list[str]:
     """Columns or keys of a file, or of the first file of a folder; empty for arrays without names."""
+    path = _existing(path)
     if path.is_dir():
-        return _names(_entity_files(path)[0])
+        return stored_names(_entity_files(path)[0])
     suffix = path.suffix.lower()
     if suffix in {".csv", ".parquet"}:
         return table_columns(path)

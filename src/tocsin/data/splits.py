@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def split_in_time(series: SeriesData, fractions: Sequence[float], *, gap: int) -
     begins, ends = series.offsets[:-1], series.offsets[1:]
     lengths = ends - begins
     parts = []
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         first = begins + np.round(low * lengths).astype(np.int64) + (gap if low > 0 else 0)
         last = begins + np.round(high * lengths).astype(np.int64)
         parts.append(cut(series, first, np.maximum(first, last)))
@@ -75,4 +76,5 @@ def _cut_events(
     end = np.minimum(series.events["end"].to_numpy(), last[own])
     shift = np.concatenate([[0], np.cumsum(lengths)])[own] - first[own]
     inside = end > start
-    return series.events.assign(start=start + shift, end=end + shift)[inside].reset_index(drop=True)
+    events: pd.DataFrame = series.events.assign(start=start + shift, end=end + shift)[inside]
+    return events.reset_index(drop=True)

@@ -7,6 +7,7 @@ sums, whatever the length of the series.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -179,7 +180,7 @@ def fill_unscored(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     if not missing.any():
         return scores
     filled = scores.copy()
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for begin, end in pairwise(offsets):
         valid = np.flatnonzero(~missing[begin:end])
         if len(valid) == 0:
             continue

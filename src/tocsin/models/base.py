@@ -7,7 +7,7 @@ the data can tell (`window`, `n_channels`) are filled in by the pipeline, by nam
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -46,7 +46,11 @@ class Detector(nn.Module):
         self.stage: str = "train"
         self.epoch: int = 0
 
-    def begin_stage(self, stage: str, train_batches: Iterable[SeriesBatch]) -> None:
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""
+        raise NotImplementedError
+
+    def begin_stage(self, stage: str, train_batches: Iterable[Any]) -> None:
         """Do what a stage needs once, before its first step (mining, copying a teacher)."""
 
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
@@ -62,10 +66,6 @@ class SeriesDetector(Detector):
     """
 
     kind = "series"
-
-    def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
-        """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""
-        raise NotImplementedError
 
     def channel_scores(self, x: Tensor) -> Tensor:
         """Anomaly score of each point and channel.

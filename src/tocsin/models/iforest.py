@@ -98,7 +98,9 @@ class WindowIsolationForest(WindowBaseline):
         node = torch.zeros(len(rows), self.n_trees, dtype=torch.int64, device=rows.device)
         for _ in range(MAX_DEPTH):
             value = rows.gather(1, self.feature[trees, node]).double()  # (R, trees)
-            node = torch.where(value <= self.cut[trees, node], self.left[trees, node], self.right[trees, node])
+            node = torch.where(
+                value <= self.cut[trees, node], self.left[trees, node], self.right[trees, node]
+            )
         mean_depth = self.depth[trees, node].mean(dim=1)
         score = torch.exp2(-mean_depth / self.expected).float()
         return score.unsqueeze(1).expand(-1, self.length)

@@ -217,4 +217,3 @@ class Task(L.LightningModule):
         self._stage_over = stage["over"]
         self._scheduler_state = stage["scheduler"]
         self._enter_stage()
-

@@ -155,12 +155,13 @@ class SeriesAnomaly(Task):
     def _score(self, trainer: L.Trainer, datamodule: SeriesDataModule, series: SeriesData) -> Scored:
         pieces = trainer.predict(self, datamodule.score_dataloader(series))
         assert pieces is not None
-        return Scored(series, np.concatenate(pieces), datamodule.abs_z(series))  # type: ignore[arg-type]
+        return Scored(series, np.concatenate(pieces), datamodule.abs_z(series))
 
     def scores(self, scored: Scored) -> np.ndarray:
         """(N,) float32 scores of a split."""
         errors = torch.from_numpy(fill_unscored(scored.errors, scored.series.offsets))
-        return self.scorer.cpu()(errors, scored.series.lengths).numpy()  # type: ignore[no-any-return]
+        scores: Tensor = self.scorer.cpu()(errors, scored.series.lengths)
+        return scores.numpy()
 
     def calibrate(self, val: Scored, window: int) -> tuple[Calibration, np.ndarray]:
         """Fit scorer and thresholds on the validation split.
@@ -210,16 +211,23 @@ class SeriesAnomaly(Task):
         labels, lengths = test.series.labels, test.series.lengths
         assert labels is not None
         rng = np.random.default_rng(self.seed)
-        baselines = {"random": (rng.random(len(val.abs_z)), rng.random(len(labels))), "abs_z": (val.abs_z, test.abs_z)}
+        baselines = {
+            "random": (rng.random(len(val.abs_z)), rng.random(len(labels))),
+            "abs_z": (val.abs_z, test.abs_z),
+        }
         val_is_labelled = val.series.labels is not None and bool(val.series.labels.any())
         events = test.series.events
         return replace(
             results,
-            val=self._metrics(results.val_scores, val.series, window, results.calibration) if val_is_labelled else {},
+            val=self._metrics(results.val_scores, val.series, window, results.calibration)
+            if val_is_labelled
+            else {},
             test=self._metrics(results.scores, test.series, window, results.calibration),
             oracle=oracle(results.scores, labels, lengths=lengths, window=window),
             baselines={
-                name: self._metrics(on_test, test.series, window, self._thresholds(on_val, val.series, window))
+                name: self._metrics(
+                    on_test, test.series, window, self._thresholds(on_val, val.series, window)
+                )
                 for name, (on_val, on_test) in baselines.items()
             },
             event_recall={} if events is None else event_recall_by_type(results.predicted, events),

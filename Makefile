@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# Made anew whenever the pinned versions change.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+setup: .venv/ready  ## make .venv with everything, pinned by requirements.lock
+
+train: .venv/ready  ## train; ARGS="model=pca data=synthetic", by default model=mae data=sliding
+	$(BIN)/python train.py $(ARGS)
+
+test: .venv/ready  ## run the fast tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: .venv/ready  ## run all tests; with TOCSIN_DATA=<folder> those on real data too
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: .venv/ready  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready  ## measure speed against peers, as ratios
+	@for file in benchmarks/[a-z]*.py; do \
+		case $$file in *report.py) ;; *) echo "$$file"; $(BIN)/python $$file || exit 1 ;; esac; done
+
+tensorboard: .venv/ready  ## show all runs in TensorBoard
+	$(BIN)/tensorboard --logdir . --port 6006
+
+docs: .venv/ready  ## check that every link and command in the pages exists
+	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)
+
+clean:  ## remove .venv and caches, keep runs
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: help setup train test test-all lint bench tensorboard docs clean
