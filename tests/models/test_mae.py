@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from tocsin.batch import SeriesBatch
-from tocsin.models.mae import MaskedAutoencoder, change_weights
+from tocsin.models.mae import MaskedAutoencoder
+from tocsin.models.mae_losses import change_weights
 from tocsin.models.patchify import build_patchify, from_patches, spread_groups, to_patches
 
 TINY = {"d_model": 16, "n_heads": 2, "feedforward": 32, "encoder_layers": 1, "teacher_layers": 2}

@@ -21,6 +21,7 @@ from tocsin.batch import SeriesBatch
 from tocsin.data.injection import inject_windows
 from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
 from tocsin.models.base import SeriesDetector, Stage
+from tocsin.models.mae_losses import change_weights, push_apart, touched_patches
 from tocsin.models.patchify import (
     PatchifyName,
     PoolName,
@@ -38,8 +39,6 @@ Wiring = Literal["after_encoder", "before_encoder"]
 Schedule = Literal["two_phase", "joint"]
 Weighting = Literal["none", "grad", "pseudo", "label_margin"]
 ScoreMode = Literal["all_patches", "mask_last_n"]
-
-_EPS = 1e-6
 
 
 class Reconstruction(NamedTuple):
@@ -124,7 +123,7 @@ class MaskedAutoencoder(SeriesDetector):
         hide_masked: bool = True,
         mask_wiring: Wiring = "after_encoder",
         schedule: Schedule = "two_phase",
-        teacher_share: float = 0.5,
+        teacher_share: float = 0.75,
         warmup_epochs: int = 3,
         weighting: Weighting = "none",
         pseudo_probability: float = 0.25,
@@ -132,7 +131,7 @@ class MaskedAutoencoder(SeriesDetector):
         margin_warmup_epochs: int = 10,
         distill_weight: float = 0.5,
         score: ScoreMode = "all_patches",
-        score_groups: int = 5,
+        score_groups: int = 2,
         last_n: int = 10,
         student_weight: float = 0.5,
     ) -> None:
@@ -319,10 +318,9 @@ class MaskedAutoencoder(SeriesDetector):
         """L_disc: student against teacher, both (B, N, P * C)."""
         discrepancy = (student.float() - teacher.float()).square().mean(dim=-1)  # d_p (B, N)
         if self.weighting == "label_margin" and labels is not None:
-            anomalous = to_patches(labels[:, :, None], self.patch_size).any(dim=-1)  # (B, N)
             growth = min(1.0, (self.epoch + 1) / max(1, self.margin_warmup_epochs))
-            pushed = growth * (self.margin - discrepancy).relu()
-            discrepancy = torch.where(anomalous, pushed, discrepancy)
+            anomalous = touched_patches(labels, self.patch_size)
+            discrepancy = push_apart(discrepancy, anomalous, self.margin, growth)
         return discrepancy[mask].mean()
 
     # ------------------------------------------------------------------ scoring
@@ -371,26 +369,6 @@ class MaskedAutoencoder(SeriesDetector):
         shape = (len(x), len(self.masks), self.n_patches, self.patch_values)
         teacher = teacher[..., : self.patch_values].float().reshape(shape)  # (B, G, N, P * C)
         return teacher, None if imitation is None else imitation.float().reshape(shape)  # (B, G, N, P * C)
-
-
-def change_weights(x: Tensor, patch_size: int, raised: Tensor | None = None) -> Tensor:
-    """Weight of each patch by its steepest change, the w_i of AED-MAE.
-
-    Args:
-        x: (B, T, C) float, standardised.
-        patch_size: Steps of a patch.
-        raised: (B, T) bool, points whose patches get the largest weight of their window; None = none.
-
-    Returns:
-        (B, N) float > 0, each row sums to 1.
-    """
-    padded = torch.cat([x[:, :1], x, x[:, -1:]], dim=1)
-    change = (padded[:, 2:] - padded[:, :-2]).abs()  # |x_{t+1} - x_{t-1}| (B, T, C)
-    steepest = to_patches(change, patch_size).amax(dim=-1) + _EPS  # (B, N)
-    if raised is not None:
-        touched = to_patches(raised[:, :, None], patch_size).any(dim=-1)
-        steepest = torch.where(touched, steepest.amax(dim=1, keepdim=True), steepest)
-    return steepest / steepest.sum(dim=1, keepdim=True)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -8,26 +8,6 @@ from tocsin.models.patchify import to_patches
 _EPS = 1e-6
 
 
-def patch_means(error: Tensor, cells: Tensor) -> Tensor:
-    """Mean of the error over the chosen values of each patch; 0 where a patch has none.
-
-    Args:
-        error: (B, N, S) float.
-        cells: Bool, broadcastable to `error`, true = chosen.
-
-    Returns:
-        (B, N) float.
-    """
-    cells = cells.expand_as(error)
-    return (error * cells).sum(dim=-1) / cells.sum(dim=-1).clamp(min=1)
-
-
-def mean_over_hidden(errors: Tensor, hidden: Tensor) -> Tensor:
-    """Mean of patch errors (B, N) over patches with a hidden value; hidden is bool (B, N or 1, S or 1)."""
-    touched = hidden.any(dim=-1).expand_as(errors)
-    return (errors * touched).sum() / touched.sum()
-
-
 def change_weights(x: Tensor, patch_size: int, raised: Tensor | None = None) -> Tensor:
     """Weight of each patch by its steepest change, the w_i of AED-MAE.
 
