@@ -123,7 +123,7 @@ class MaskedAutoencoder(SeriesDetector):
         hide_masked: bool = True,
         mask_wiring: Wiring = "after_encoder",
         schedule: Schedule = "two_phase",
-        teacher_share: float = 0.75,
+        teacher_share: float = 0.5,
         warmup_epochs: int = 3,
         weighting: Weighting = "none",
         pseudo_probability: float = 0.25,
