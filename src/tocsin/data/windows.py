@@ -134,7 +134,8 @@ class OverlapFold:
         """
         self._grow(int(starts[-1]) + self.window - self._done, scores.shape[-1])
         scored = ~np.isnan(scores)
-        for step in range(self.window):  # windows never start twice at a step, so each slice has no repeats
+        # Windows never start twice at a step, so each slice has no repeats. From the end, for `last`.
+        for step in reversed(range(self.window)):
             at = starts + (step - self._done)
             self._merge(at, scores[:, step], scored[:, step])
         last = int(starts[-1]) + self.window == self.n_steps
@@ -153,7 +154,7 @@ class OverlapFold:
             self._value[at] += np.where(scored, scores, 0.0)
         elif self.reduce == "max":
             self._value[at] = np.fmax(self._value[at], scores)
-        else:  # windows ascend, so the first to score a step has it nearest to its end
+        else:  # the first to score a step has it nearest to its end
             fresh = scored & (self._count[at] == 0)
             self._value[at] = np.where(fresh, scores, self._value[at])
         self._count[at] += scored
