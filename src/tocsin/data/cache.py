@@ -16,6 +16,8 @@ from tocsin.data.series_data import SeriesData
 
 log = logging.getLogger(__name__)
 
+FORMAT = 2  # of the files; another one is never read
+
 Arguments = Mapping[str, int | float | str | bool | None]
 
 
@@ -43,7 +45,9 @@ def cached_series(
 
 
 def _key(name: str, arguments: Arguments) -> str:
-    digest = hashlib.blake2b(json.dumps(dict(arguments), sort_keys=True).encode(), digest_size=12)
+    digest = hashlib.blake2b(
+        json.dumps({**arguments, "format": FORMAT}, sort_keys=True).encode(), digest_size=12
+    )
     source = sys.modules[name].__file__
     assert source is not None
     for module in sorted(Path(source).parent.glob("*.py")):
@@ -56,6 +60,8 @@ def _write(path: Path, series: SeriesData) -> None:
     arrays = {"values": series.values, "lengths": np.asarray(series.lengths)}
     if series.labels is not None:
         arrays["labels"] = series.labels
+    if series.timestamps is not None:
+        arrays["timestamps"] = series.timestamps
     text: dict[str, object] = {"channel_names": series.channel_names, "names": series.names}
     if series.events is not None:
         text["events"] = series.events.to_json(orient="table", index=False)
@@ -76,6 +82,7 @@ def _read(path: Path) -> SeriesData:
             values=stored["values"],
             channel_names=tuple(text["channel_names"]),
             labels=stored.get("labels"),
+            timestamps=stored.get("timestamps"),
             lengths=tuple(stored["lengths"].tolist()),
             names=tuple(text["names"]),
             events=events,

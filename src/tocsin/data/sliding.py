@@ -5,8 +5,10 @@ from pathlib import Path
 
 from tocsin.data.base import SeriesDataModule
 from tocsin.data.cache import Arguments, cached_series
+from tocsin.data.series_data import SeriesData
 from tocsin.data.splits import Splits, split_in_time
 from tocsin.data.synthetic import server_metrics as generator
+from tocsin.errors import ConfigError
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -44,7 +46,7 @@ class SlidingServerMetrics(SeriesDataModule):
             "seed": self.data_seed,
         }
         series = cached_series(
-            lambda: generator.server_metrics(**arguments).series,  # type: ignore[arg-type]
+            lambda: _draw(arguments),
             name=generator.__name__,
             arguments=arguments,
             cache_dir=self.cache_dir,
@@ -53,3 +55,10 @@ class SlidingServerMetrics(SeriesDataModule):
         fractions = (self.train_fraction, self.val_fraction, rest)
         train, val, test = split_in_time(series, fractions, gap=self.window)
         return Splits(train=train, val=val, test=test)
+
+
+def _draw(arguments: Arguments) -> SeriesData:
+    try:
+        return generator.server_metrics(**arguments).series  # type: ignore[arg-type]
+    except ValueError as error:  # an option out of its range
+        raise ConfigError(f"data=sliding: {error}") from error
