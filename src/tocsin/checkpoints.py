@@ -10,6 +10,17 @@ import torch
 
 from tocsin.errors import TocsinError
 
+# What torch raises for damaged, foreign and hostile files.
+BAD_FILE = (
+    UnpicklingError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
 REQUIRED = ("state_dict", "config", "choices", "dims", "data")
 
 
@@ -29,14 +40,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise TocsinError(f"ckpt_path={path}: there is no such file; checkpoints lie in <run>/checkpoints/")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        UnpicklingError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        KeyError,
-    ) as error:  # torch's, for any bad file
-        reason = str(error).strip().splitlines()[0]
+    except BAD_FILE as error:
+        reason = (str(error).strip() or "it ends too soon").splitlines()[0]
         raise TocsinError(f"ckpt_path={path} is not a readable checkpoint of plain data: {reason}") from error
     missing = [key for key in REQUIRED if key not in checkpoint] if isinstance(checkpoint, dict) else REQUIRED
     if missing:

@@ -31,6 +31,7 @@ def resolve_devices(devices: int | str | Sequence[int], accelerator: str) -> int
     if isinstance(devices, int):
         _check_count(devices, n_gpus)
         return devices
+    _check_count(len(devices), n_gpus)
     unknown = [index for index in devices if index not in range(n_gpus)]
     if unknown:
         raise ConfigError(
@@ -55,7 +56,7 @@ def _named_devices(devices: str, n_gpus: int) -> str | list[int]:
 
 
 def _check_count(wanted: int, n_gpus: int) -> None:
-    if wanted > n_gpus:
+    if wanted > n_gpus or wanted == 0:
         raise ConfigError(f"trainer.devices asks for {wanted} GPUs, but {n_gpus} are visible")
 
 
