@@ -57,9 +57,7 @@ class Samples:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         if max(lengths) < SAMPLE_WINDOWS * window:
             return cls(offsets[:-1], offsets[1:])
-        begin = np.concatenate(
-            [np.arange(a, b - window + 1, window) for a, b in pairwise(offsets)]
-        )
+        begin = np.concatenate([np.arange(a, b - window + 1, window) for a, b in pairwise(offsets)])
         return cls(begin, begin + window)
 
     def scores(self, scores: np.ndarray, aggregation: str = "topk_mean") -> np.ndarray:
@@ -166,18 +164,25 @@ def _ranking(
         for a, b in pairwise(offsets)
         if labels[a:b].any()
     ]
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+    if not rows:  # undefined, by name
+        return threshold_free_metrics(scores, labels, buffer=buffer, lengths=lengths)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def oracle(
-    scores: np.ndarray, labels: np.ndarray, *, lengths: Sequence[int], window: int
+    scores: np.ndarray,
+    labels: np.ndarray,
+    *,
+    lengths: Sequence[int],
+    window: int,
+    aggregation: str = "topk_mean",
 ) -> dict[str, float]:
     """Best F1 any threshold could reach on these labels: an upper bound, never a result."""
     if not labels.any():
         return {}
     samples = Samples.of(lengths, window)
     point = best_f1(scores, labels)
-    series = best_f1(samples.scores(scores), samples.labels(labels))
+    series = best_f1(samples.scores(scores, aggregation), samples.labels(labels))
     return {
         "point_f1": point.f1,
         "point_threshold": point.threshold,

@@ -223,7 +223,9 @@ class SeriesAnomaly(Task):
             if val_is_labelled
             else {},
             test=self._metrics(results.scores, test.series, window, results.calibration),
-            oracle=oracle(results.scores, labels, lengths=lengths, window=window),
+            oracle=oracle(
+                results.scores, labels, lengths=lengths, window=window, aggregation=self.series_agg
+            ),
             baselines={
                 name: self._metrics(
                     on_test, test.series, window, self._thresholds(on_val, val.series, window)
