@@ -8,9 +8,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tocsin.errors import ConfigError, TocsinError
 
@@ -48,12 +49,18 @@ def _run(command: str) -> None:
 
     try:
         _launch(command, arguments)
+    except _Stopped as stopped:
+        _fail(stopped.error)
     except (TocsinError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
-        sys.stderr.write(f"error: {explain(error)}\n")
-        sys.exit(2 if not isinstance(error, TocsinError) or isinstance(error, ConfigError) else 1)
+        _fail(error)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; ckpt_path=last resumes the run\n")
         sys.exit(130)
+
+
+def _fail(error: Exception) -> NoReturn:
+    sys.stderr.write(f"error: {explain(error)}\n")
+    sys.exit(2 if not isinstance(error, TocsinError) or isinstance(error, ConfigError) else 1)
 
 
 def _program(command: str) -> str:
@@ -75,7 +82,31 @@ def _launch(command: str, arguments: list[str]) -> None:
     if command != "train":
         store.store("run", _config_of_run(command, arguments), package="_global_")
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
-    main(TASKS[command])()
+    main(_quietly(TASKS[command]))()
+
+
+class _Stopped(BaseException):
+    """Carries an error of the user's past Hydra, which would announce it with a line of its own."""
+
+    def __init__(self, error: TocsinError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _quietly(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A task whose errors Hydra does not announce, except in a sweep, where its line names the job."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    def run(cfg: Any) -> Any:
+        try:
+            return task(cfg)
+        except TocsinError as error:
+            if HydraConfig.get().mode == RunMode.RUN:
+                raise _Stopped(error) from error
+            raise
+
+    return run
 
 
 def _train(cfg: Any) -> float:
@@ -150,6 +181,7 @@ def explain(error: Exception) -> str:
     from hydra.errors import MissingConfigException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
+    from tocsin import config
     from tocsin.config import conf_dir, nearest
 
     if isinstance(error, TocsinError):
@@ -159,8 +191,13 @@ def explain(error: Exception) -> str:
         known = [str(key) for key in cause.parent_node]
         return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
     text = str(error)
+    if found := re.search(r"Key '(\w+)' not in '(\w+Schema)'", text):  # in an experiment file
+        key, schema = found.groups()
+        file = text.partition(":")[0]
+        known = [field.name for field in fields(vars(config)[schema])]
+        return f"{file}: there is no key {key}; {nearest(key, known)}"
     if isinstance(error, MissingConfigException) and (
-        found := re.search(r"Could not find '(\w+)/(.+?)'", text)
+        found := re.search(r"Could not find '([\w/]+)/([^/']+)'", text)
     ):
         group, option = found.groups()
         options = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
@@ -168,4 +205,6 @@ def explain(error: Exception) -> str:
     if found := re.match(r"Could not override '(\w+)'", text):
         groups = [path.name for path in conf_dir().iterdir() if path.is_dir()]
         return f"there is no group {found.group(1)}; {nearest(found.group(1), groups)}"
+    if cause is not error:  # Hydra's "Error merging override seed=abc" without the reason helps no one
+        text = f"{text}: {str(cause).splitlines()[0]}"
     return " ".join(text.split())

@@ -9,11 +9,12 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from tocsin.errors import ConfigError
 
@@ -81,8 +82,9 @@ class PredictSchema(EvaluateSchema):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint that names the most similar choice, or all of them if none is similar."""
     names = sorted(choices)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(names)}"
+    swapped = [name for name in names if sorted(name) == sorted(word)]
+    close = swapped or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
 
 
 def locate(target: str, key: str = "_target_") -> type:
@@ -95,7 +97,7 @@ def locate(target: str, key: str = "_target_") -> type:
     Raises:
         ConfigError: It is not on the list of allowed targets, or is no class, or does not exist.
     """
-    if not target.startswith(ALLOWED_TARGETS):
+    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
         raise ConfigError(
             f"{key}: {target} is not an allowed target; allowed are classes of "
             f"{', '.join(prefix.rstrip('.') for prefix in ALLOWED_TARGETS)}"
@@ -115,24 +117,41 @@ def check(cfg: DictConfig) -> None:
     """Check every target of a configuration and the arguments it is given.
 
     Raises:
-        ConfigError: A target is not allowed; an argument is unknown (with the nearest known one) or missing; or
-            model, task and data do not fit together.
+        ConfigError: A target is not allowed; an argument or a top-level key is unknown (with the nearest known
+            one) or missing; or model, task and data do not fit together.
     """
+    _check_top_level(cfg)
     for key, node in _targets(cfg):
         _check_arguments(key, node, locate(node["_target_"], f"{key}._target_"))
+    _check_named(cfg)
     _check_kinds(cfg)
 
 
-def _targets(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
-    for name in cfg:
-        if OmegaConf.is_missing(cfg, name) or OmegaConf.is_interpolation(cfg, str(name)):
+def _check_top_level(cfg: DictConfig) -> None:
+    """Composition refuses unknown keys, unless they come with a plus sign."""
+    schema = OmegaConf.get_type(cfg)
+    known = {f.name for f in fields(schema if is_dataclass(schema) else PredictSchema)}
+    for name in sorted({str(name) for name in cfg} - known - {"hydra"}):
+        raise ConfigError(f"there is no key {name}; {nearest(name, known)}")
+
+
+def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """All nodes that become objects: Hydra looks for them in lists, too, and behind interpolations."""
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield key, node
+        names: Iterable[Any] = [name for name in node if key or name != "hydra"]
+    else:
+        names = range(len(node))
+    for name in names:
+        if OmegaConf.is_missing(node, name):
             continue
-        node = cfg[name]
-        if isinstance(node, DictConfig) and name != "hydra":
-            key = f"{prefix}{name!s}"
-            if "_target_" in node:
-                yield key, node
-            yield from _targets(node, f"{key}.")
+        try:
+            child = node[name]
+        except InterpolationResolutionError:
+            continue  # nor can Hydra resolve it
+        if isinstance(child, DictConfig | ListConfig):
+            yield from _targets(child, f"{key}.{name}" if key else str(name))
 
 
 def _check_arguments(key: str, node: DictConfig, target: type) -> None:
@@ -150,6 +169,16 @@ def _check_arguments(key: str, node: DictConfig, target: type) -> None:
     required = {p.name for p in parameters if p.name in known and p.default is p.empty}
     for name in sorted(required - given - filled):
         raise ConfigError(f"{key}.{name} must be given: add +{key}.{name}=...")
+
+
+def _check_named(cfg: DictConfig) -> None:
+    """Callbacks and loggers have names of the user's choice, so a misspelt one is a node without a target."""
+    for group in ("callbacks", "logger"):
+        nodes = cfg.get(group) or {}
+        complete = [str(name) for name in nodes if nodes[name] and "_target_" in nodes[name]]
+        for name in nodes:
+            if nodes[name] and name not in complete:
+                raise ConfigError(f"{group}.{name} has no _target_; {nearest(str(name), complete)}")
 
 
 def _check_kinds(cfg: DictConfig) -> None:

@@ -45,7 +45,8 @@ def help_text(command: str, conf: Path, program: str) -> str:
     groups = re.findall(r"^  - (\w+): (\w+)", main, flags=re.MULTILINE)
     parts = [USAGE[command].format(program=program)]
     for group, chosen in groups:
-        parts.append(_group(group, chosen, conf / group))
+        if any((conf / group).glob("*.yaml")):
+            parts.append(_group(group, chosen, conf / group))
     keys = re.findall(r"^(\w+): (\S.*?)  # (.+)$", main, flags=re.MULTILINE)
     if keys:
         rows = [f"  {name + '=' + _default(value):<28} {line}" for name, value, line in keys]
