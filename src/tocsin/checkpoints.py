@@ -21,16 +21,16 @@ BAD_FILE = (
     AttributeError,
     AssertionError,
 )
-REQUIRED = ("state_dict", "config", "choices", "dims", "data")
+REQUIRED = ("state_dict", "stage", "config", "choices", "dims", "data")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint of a run onto the CPU.
 
     Returns:
-        Lightning's entries, and `config` (the run's configuration), `choices` (names
-        of its model and data options), `dims` (arguments of the detector that came
-        from the data) and `data` (what new data need to be treated alike).
+        Lightning's entries, and `stage` (the part of the training it is from), `config` (the run's
+        configuration), `choices` (names of its model and data options), `dims` (arguments of the detector that
+        came from the data) and `data` (what new data need to be treated alike).
 
     Raises:
         TocsinError: The file is missing, no checkpoint, holds more than plain data, or is not of this project.

@@ -81,8 +81,18 @@ def _launch(command: str, arguments: list[str]) -> None:
     _register_resolvers()
     if command != "train":
         store.store("run", _config_of_run(command, arguments), package="_global_")
+    sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
     main(_quietly(TASKS[command]))()
+
+
+def settable(argument: str) -> str:
+    """Let `model.dropout=0` set an option that the file does not list: a constructor has more of them.
+
+    Hydra itself refuses keys that no file names. The check of the composed configuration, which knows the
+    constructors, refuses wrong ones in its place.
+    """
+    return f"++{argument}" if re.match(rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=", argument) else argument
 
 
 class _Stopped(BaseException):
@@ -126,6 +136,9 @@ def _predict(cfg: Any) -> None:
 
     predict(cfg)
 
+
+# Groups that are one object each: their keys are arguments of its constructor.
+OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
 
 TASKS: dict[str, Callable[[Any], Any]] = {"train": _train, "evaluate": _evaluate, "predict": _predict}
 

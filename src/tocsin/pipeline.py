@@ -96,7 +96,7 @@ def evaluate(cfg: DictConfig) -> None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = read_checkpoint(cfg.ckpt_path)
     datamodule = build_datamodule(cfg, state=checkpoint["data"])
-    task = build_task(cfg, checkpoint["dims"], state=checkpoint["state_dict"])
+    task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     trainer = build_trainer(cfg)
     results = task.assess(trainer, datamodule)
     run_dir = Path(trainer.default_root_dir)
@@ -118,10 +118,8 @@ def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) ->
     return datamodule
 
 
-def build_task(
-    cfg: DictConfig, dims: Mapping[str, int], state: Mapping[str, torch.Tensor] | None = None
-) -> Task:
-    """Task of a configuration around its detector; with `state`, with trained weights."""
+def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, Any] | None = None) -> Task:
+    """Task of a configuration around its detector; with `checkpoint`, with its weights and in its stage."""
     detector = instantiate(cfg.model, **dims, _convert_="all")
     task: Task = instantiate(
         cfg.task,
@@ -133,8 +131,9 @@ def build_task(
         seed=cfg.seed,
         _convert_="all",
     )
-    if state is not None:
-        task.load_state_dict(dict(state))
+    if checkpoint is not None:
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"])
     return task
 
 
@@ -229,7 +228,9 @@ def run_section(
         "model": choices.get("model"),
         "data": choices.get("data"),
         "seed": cfg.seed,
-        "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        "overrides": [override.lstrip("+") for override in HydraConfig.get().overrides.task]
+        if HydraConfig.initialized()
+        else [],
         "git": _git_revision(),
         "versions": {
             "python": platform.python_version(),

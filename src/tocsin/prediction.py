@@ -5,7 +5,7 @@ Everything that was learned is in the checkpoint: weights, scaling, score statis
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def predict(cfg: DictConfig) -> None:
     if output.suffix not in OUTPUTS:
         raise ConfigError(f"output={output}: {output.suffix!r} cannot be written; give {', '.join(OUTPUTS)}")
     series = read_new(cfg, trained)
-    collector = ScoreCollector(trained.task, contributions=cfg.contributions)
+    collector = ScoreCollector(trained.task, series.lengths, contributions=cfg.contributions)
     trainer = build_trainer(cfg, collector)
     values, _ = fill_missing(series.values, trained.fill_limit, series.lengths, series.channel_names)
     loader = score_loader(
@@ -73,7 +73,7 @@ def predict(cfg: DictConfig) -> None:
         batch_size=trained.score_batch_size,
     )
     trainer.predict(trained.task, loader, return_predictions=False)
-    scores = collector.scores(series)
+    scores = collector.scores()
     alarms = scores >= float(trained.task.point_threshold)
     write_output(output, series, scores, alarms, collector.contributions(trained.channel_names))
     log.info("%d of %d steps raise an alarm; scores: %s", alarms.sum(), len(alarms), output)
@@ -86,7 +86,7 @@ def load_trained(cfg: DictConfig) -> Trained:
         TocsinError: The checkpoint was written before its thresholds were known.
     """
     checkpoint = read_checkpoint(cfg.ckpt_path)
-    task = build_task(cfg, checkpoint["dims"], state=checkpoint["state_dict"])
+    task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     assert isinstance(task, SeriesAnomaly)
     if torch.isnan(task.point_threshold):
         raise TocsinError(f"ckpt_path={cfg.ckpt_path} has no threshold yet; use best.ckpt of a finished run")
@@ -114,17 +114,24 @@ def read_new(cfg: DictConfig, trained: Trained) -> SeriesData:
 
 
 class ScoreCollector(L.Callback):
-    """Keeps one number per step of what `predict_step` finishes, not the errors of every channel.
+    """Turns what `predict_step` finishes into scores at once, so that no deviations pile up.
+
+    A score depends on the steps around it: those at the end of a block wait for the next one, and a few before
+    them are kept for their sake.
 
     Args:
-        task: Its scorer joins the channels.
-        contributions: Keep also the normalised error of every channel.
+        task: Its scorer is used.
+        lengths: Steps of each series.
+        contributions: Keep also how unusual each channel is.
     """
 
-    def __init__(self, task: SeriesAnomaly, *, contributions: bool) -> None:
-        self.task = task
+    def __init__(self, task: SeriesAnomaly, lengths: Sequence[int], *, contributions: bool) -> None:
+        self.scorer = task.scorer.cpu()
         self.keep = contributions
-        self._joined: list[np.ndarray] = []
+        self._left = list(lengths)  # steps still to come of each series
+        self._rows = torch.empty(0)  # (n, K) deviations: context, then those that wait
+        self._n_context = 0
+        self._scores: list[np.ndarray] = []
         self._normalised: list[np.ndarray] = []
 
     def on_predict_batch_end(
@@ -136,24 +143,42 @@ class ScoreCollector(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        scorer = self.task.scorer.cpu()
-        errors = torch.from_numpy(outputs)
-        self._joined.append(scorer.joined(errors).numpy())
-        if self.keep:
-            self._normalised.append(scorer.normalised(errors).numpy())
+        while len(outputs):
+            n = min(len(outputs), self._left[0])
+            self._left[0] -= n
+            self._push(outputs[:n], ends=self._left[0] == 0)
+            outputs = outputs[n:]
+            if self._left[0] == 0:
+                self._left.pop(0)
 
-    def scores(self, series: SeriesData) -> np.ndarray:
+    def _push(self, rows: np.ndarray, *, ends: bool) -> None:
+        """Add the next steps (n, K) of a series; the last ones if it `ends` here."""
+        new = torch.from_numpy(rows)
+        self._rows = torch.cat([self._rows, new]) if len(self._rows) else new
+        known = torch.from_numpy(fill_unscored(self._rows.numpy(), np.array([0, len(self._rows)])))
+        ready = len(known) if ends else len(known) - self.scorer.reach
+        if ready > self._n_context:
+            done = slice(self._n_context, ready)
+            self._scores.append(self.scorer.score(known)[done].numpy())
+            if self.keep:
+                self._normalised.append(self.scorer.normalised(known)[done].numpy())
+            first = max(0, ready - self.scorer.reach)
+            self._rows, self._n_context = self._rows[first:], ready - first
+        if ends:
+            self._rows, self._n_context = torch.empty(0), 0
+
+    def scores(self) -> np.ndarray:
         """(N,) float32 scores."""
-        joined = np.concatenate(self._joined)[:, None]
-        filled = torch.from_numpy(fill_unscored(joined, series.offsets)[:, 0])
-        return self.task.scorer.smoothed(filled, series.lengths).numpy()
+        return np.concatenate(self._scores)
 
     def contributions(self, channel_names: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """(N,) normalised error of each channel, by column name; empty where the detector cannot tell."""
-        if not self._normalised or self._normalised[0].shape[1] != len(channel_names):
+        """(N,) how unusual each channel is, by column name; empty where the detector cannot tell."""
+        n_channels = len(channel_names)
+        if not self._normalised or self._normalised[0].shape[1] % n_channels:
             return {}
-        normalised = np.concatenate(self._normalised)
-        return {f"contribution_{name}": normalised[:, i] for i, name in enumerate(channel_names)}
+        views = np.concatenate(self._normalised)
+        largest = views.reshape(len(views), -1, n_channels).max(axis=1)  # (N, K) -> (N, K / C, C) -> (N, C)
+        return {f"contribution_{name}": largest[:, i] for i, name in enumerate(channel_names)}
 
 
 def write_output(

@@ -1,9 +1,15 @@
-"""From per-point, per-channel errors to one anomaly score per time step: the same path for every detector.
+"""From deviations of each step and channel to one anomaly score per time step: the same path for every method.
 
-Three explicit steps, each a pure function below: put the channels on one scale by what normal validation data
-show, join the channels, smooth over time. Normalised errors follow Deng and Hooi, "Graph Neural Network-Based
-Anomaly Detection in Multivariate Time Series", AAAI 2021 (section 3.6), temporal smoothing AED-MAE (Ristea et
-al., CVPR 2024). No label is read.
+Four explicit steps, each a pure function below:
+
+1. average the deviations over several widths of time. Where they have a sign, noise cancels and a shift does
+   not: what no single step shows, a hundred steps do;
+2. put every channel and width on one scale, by what normal validation data show (as Deng and Hooi, "Graph
+   Neural Network-Based Anomaly Detection in Multivariate Time Series", AAAI 2021, section 3.6, do for steps);
+3. take the largest of the widths, and join the channels;
+4. smooth over time.
+
+No label is read.
 """
 
 from collections.abc import Sequence
@@ -11,88 +17,63 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-Normalize = Literal["none", "scale", "zscore", "robust", "tail"]
+Normalize = Literal["none", "zscore", "robust"]
 Channels = Literal["mean", "topk_mean", "max"]
-Smooth = Literal["none", "mean", "gaussian", "ewma", "median"]
 
 _FLOOR = 0.1  # smallest scale of a channel, as a share of the median channel's
 _TINY = 1e-12
-_TAIL_KNOTS = 64
 
 
-def error_statistics(errors: Tensor, normalize: Normalize) -> tuple[Tensor, Tensor]:
-    """Centre and scale of each channel's error on normal data.
+def moving_mean(x: Tensor, width: int, *, causal: bool = False) -> Tensor:
+    """Mean over the steps around each step that exist.
 
     Args:
-        errors: (N, C) float, normal.
-        normalize: `none`: 0 and 1. `scale`: 0 and the mean. `zscore`: mean and standard deviation. `robust`:
-            median and distance from there to the 95 % quantile.
+        x: (N, ...) float, one series.
+        width: Steps averaged, odd unless `causal`.
+        causal: Average the step and those before it.
 
     Returns:
-        Centre (C,) and scale (C,) > 0. A channel that hardly errs gets a share of the median channel's scale.
+        As x.
+    """
+    if width == 1:
+        return x
+    n = len(x)
+    total = torch.cat([x.new_zeros(1, *x.shape[1:], dtype=torch.float64), x.double().cumsum(dim=0)])
+    step = torch.arange(n, device=x.device)
+    first = (step - (width - 1 if causal else width // 2)).clamp(min=0)
+    last = (step + (1 if causal else width // 2 + 1)).clamp(max=n)
+    count = (last - first).reshape(-1, *[1] * (x.dim() - 1))
+    return ((total[last] - total[first]) / count).to(x.dtype)
 
-    Raises:
-        ValueError: If `normalize` has no centre and scale.
+
+def center_and_scale(values: Tensor, normalize: Normalize) -> tuple[Tensor, Tensor]:
+    """Where normal values of each column lie and how far they spread.
+
+    Args:
+        values: (N, K) float, normal.
+        normalize: `none`: 0 and 1. `zscore`: mean and standard deviation. `robust`: median, and the distance from
+            there within which 95 % of the values lie, halved.
+
+    Returns:
+        Center (K,) and scale (K,) > 0. A column that hardly varies gets a share of the median column's scale.
     """
     if normalize == "none":
-        return torch.zeros_like(errors[0]), torch.ones_like(errors[0])
-    if normalize == "scale":
-        center, scale = torch.zeros_like(errors[0]), errors.abs().mean(dim=0)
-    elif normalize == "zscore":
-        center, scale = errors.mean(dim=0), errors.std(dim=0, correction=0)
-    elif normalize == "robust":
-        center = errors.quantile(0.5, dim=0)
-        scale = errors.quantile(0.95, dim=0) - center
+        return torch.zeros_like(values[0]), torch.ones_like(values[0])
+    if normalize == "zscore":
+        center, scale = values.mean(dim=0), values.std(dim=0, correction=0)
     else:
-        raise ValueError(f"normalize={normalize!r} has no centre and scale")
+        center = values.median(dim=0).values
+        ordered = (values - center).abs().sort(dim=0).values
+        scale = ordered[round(0.95 * (len(values) - 1))] / 2
     return center, scale.clamp(min=max(_TINY, _FLOOR * float(scale.median())))
-
-
-def tail_knots(errors: Tensor) -> Tensor:
-    """Errors at equal steps of surprise -log P(error is larger) on normal data.
-
-    Args:
-        errors: (N, C) float, normal.
-
-    Returns:
-        (C, K) float, increasing; the last knot is the largest error.
-    """
-    surprise = torch.linspace(0.0, 1.0, _TAIL_KNOTS, device=errors.device) * torch.log(
-        torch.tensor(float(len(errors)))
-    )
-    levels = (1.0 - (-surprise).exp()).to(errors.dtype)
-    levels[-1] = 1.0
-    return errors.quantile(levels, dim=0).T.contiguous()  # (C, K)
-
-
-def surprise(errors: Tensor, knots: Tensor) -> Tensor:
-    """How unlikely errors are on normal data: -log P(error is larger), read off `tail_knots`.
-
-    Beyond the largest normal error it goes on with the logarithm of the error, so that ranks are kept.
-
-    Args:
-        errors: (N, C) float.
-        knots: (C, K) float, from `tail_knots`.
-
-    Returns:
-        (N, C) float >= 0, higher = more anomalous; NaN stays NaN.
-    """
-    n_knots = knots.shape[1]
-    values = errors.T.contiguous()  # (C, N)
-    right = torch.searchsorted(knots, values).clamp(1, n_knots - 1)  # (C, N)
-    low, high = knots.gather(1, right - 1), knots.gather(1, right)
-    inside = ((values - low) / (high - low).clamp(min=_TINY)).clamp(0.0, 1.0)
-    beyond = (values / knots[:, -1:].clamp(min=_TINY)).clamp(min=1.0).log()
-    return (right - 1 + inside + beyond).T  # (N, C)
 
 
 def join_channels(values: Tensor, channels: Channels, top_share: float) -> Tensor:
     """One value per step from one per step and channel.
 
     Args:
-        values: (N, C) float.
+        values: (N, K) float.
         channels: `mean`; `max`; or `topk_mean`: the mean of the largest.
         top_share: Share of channels that `topk_mean` takes, in (0, 1]; at least one channel.
 
@@ -107,60 +88,17 @@ def join_channels(values: Tensor, channels: Channels, top_share: float) -> Tenso
     return values.topk(top, dim=1).values.mean(dim=1)
 
 
-def smooth_over_time(scores: Tensor, smooth: Smooth, width: int, *, causal: bool = False) -> Tensor:
-    """Weighted mean or median of each step and its neighbours, within one series.
-
-    At the ends, and where neighbours are NaN, the steps that exist are used.
-
-    Args:
-        scores: (N,) float, one series; NaN = not scored, and stays so.
-        smooth: `none`; `mean`; `median`; `gaussian` with a standard deviation of `width / 4`; `ewma` with
-            weights that fall by e every `width / 4` steps.
-        width: Steps looked at, odd unless `causal`.
-        causal: Look at the step and those before it only, so that a score never changes later.
-
-    Returns:
-        (N,) float.
-    """
-    if smooth == "none" or width == 1 or not len(scores):
-        return scores
-    before = width - 1 if causal else width // 2
-    known = ~scores.isnan()
-    pad = (before, 0 if causal else before)
-    if smooth == "median":
-        padded = functional.pad(torch.where(known, scores, torch.nan), pad, value=torch.nan)
-        return torch.where(known, padded.unfold(0, sum(pad) + 1, 1).nanmedian(dim=1).values, torch.nan)
-    kernel = _kernel(smooth, width, pad).to(scores.device)
-    total, weight = (
-        functional.conv1d(functional.pad(part.double(), pad)[None, None], kernel[None, None])[0, 0]
-        for part in (scores.nan_to_num(nan=0.0), known)
-    )
-    return torch.where(known, total / weight, torch.nan).to(scores.dtype)
-
-
-def _kernel(smooth: Smooth, width: int, pad: tuple[int, int]) -> Tensor:
-    """Weights (pad[0] + 1 + pad[1],) float64 by distance from the step itself."""
-    distance = torch.arange(-pad[0], pad[1] + 1, dtype=torch.float64).abs() / (width / 4)
-    if smooth == "gaussian":
-        return (-0.5 * distance.square()).exp()
-    return (-distance).exp() if smooth == "ewma" else torch.ones_like(distance)
-
-
 class ErrorScorer(nn.Module):
-    """Errors (N, C) to scores (N,), with the statistics of normal validation errors in its buffers.
+    """Deviations (N, K) to scores (N,), with the statistics of normal validation data in its buffers.
 
-    The buffers take the shape of what is fitted or loaded, so a fresh object loads any checkpoint. The
-    defaults were chosen on anomalies injected into normal validation data of twelve server entities.
+    The buffers take the shape of what is fitted or loaded, so a fresh object loads any checkpoint.
 
     Args:
-        normalize: How channels get one scale. `none`; `scale`: divide by the mean error; `zscore`; `robust`:
-            median and 95 % quantile; `tail`: -log of the share of normal errors that are larger.
-        cap: Largest normalised value of a channel, so that none shouts down the rest; None = no limit.
+        widths: Steps over which deviations are averaged before they are measured; odd.
+        normalize: `none`, `zscore` or `robust`.
         channels: `mean`, `topk_mean` or `max` over channels.
         top_share: Share of channels that `topk_mean` takes, in (0, 1].
-        smooth: `none`, `mean`, `gaussian`, `ewma` or `median` over time.
-        width: Steps the smoothing looks at.
-        causal: Smooth over past steps only.
+        smooth: Steps of the moving mean over scores, odd; 1 for none.
 
     Raises:
         ValueError: If a value is outside its range or unknown.
@@ -168,123 +106,114 @@ class ErrorScorer(nn.Module):
 
     center: Tensor
     scale: Tensor
-    knots: Tensor
+    signed: Tensor
 
     def __init__(
         self,
         *,
+        widths: Sequence[int] = (1, 5, 21, 61),
         normalize: Normalize = "zscore",
-        cap: float | None = None,
         channels: Channels = "topk_mean",
-        top_share: float = 0.1,
-        smooth: Smooth = "mean",
-        width: int = 11,
-        causal: bool = False,
+        top_share: float = 0.2,
+        smooth: int = 11,
     ) -> None:
         super().__init__()
         for name, value, known in (
             ("normalize", normalize, get_args(Normalize)),
             ("channels", channels, get_args(Channels)),
-            ("smooth", smooth, get_args(Smooth)),
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
         if not 0.0 < top_share <= 1.0:
             raise ValueError(f"top_share={top_share} is not in (0, 1]")
-        if width < 1 or (not causal and width % 2 == 0):
-            raise ValueError(f"width={width} is not a positive odd number (even ones need causal=true)")
+        for name, width in (*(("widths", width) for width in widths), ("smooth", smooth)):
+            if width < 1 or width % 2 == 0:
+                raise ValueError(f"{name}: {width} is not a positive odd number")
+        self.widths = tuple(widths)
         self.normalize = normalize
-        self.cap = cap
         self.channels = channels
         self.top_share = top_share
         self.smooth = smooth
-        self.width = width
-        self.causal = causal
-        for name in ("center", "scale", "knots"):
-            self.register_buffer(name, torch.empty(0))
+        self.register_buffer("center", torch.empty(0))  # (widths, K)
+        self.register_buffer("scale", torch.empty(0))  # (widths, K)
+        self.register_buffer("signed", torch.tensor(False))
 
-    def fit(self, errors: Tensor) -> "ErrorScorer":
-        """Learn the scale of each channel.
+    @property
+    def reach(self) -> int:
+        """Steps on either side that a score depends on."""
+        return max(self.widths) // 2 + self.smooth // 2
+
+    def fit(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> "ErrorScorer":
+        """Learn the scale of each channel and width.
 
         Args:
-            errors: (N, C) float, of normal validation data; rows with NaN (not scored) are left out.
+            deviations: (N, K) float, of normal validation data, finite.
+            lengths: Steps of each series laid end to end; None = one series.
 
         Raises:
-            ValueError: If no row is scored.
+            ValueError: If there are none, or some are not finite.
         """
-        errors = errors[~errors.isnan().any(dim=1)]
-        if not len(errors):
-            raise ValueError("the scorer needs normal validation errors, but got none that are scored")
-        if self.normalize == "tail":
-            self.knots = tail_knots(errors)
-        else:
-            self.center, self.scale = error_statistics(errors, self.normalize)
+        if not len(deviations) or not torch.isfinite(deviations).all():
+            raise ValueError("the scorer needs finite deviations of normal validation data")
+        # Errors without a sign are unusual when large; with a sign, when far from 0 on either side.
+        self.signed.fill_(bool((deviations < 0).any()))
+        averaged = [
+            torch.cat([moving_mean(part, width) for part in _parts(deviations, lengths)])
+            for width in self.widths
+        ]
+        statistics = [center_and_scale(values, self.normalize) for values in averaged]
+        self.center = torch.stack([center for center, _ in statistics])
+        self.scale = torch.stack([scale for _, scale in statistics])
         return self
 
-    def forward(self, errors: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+    def forward(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Score whole series.
 
         Args:
-            errors: (N, C) float, higher = more anomalous.
+            deviations: (N, K) float.
             lengths: Steps of each series laid end to end; they sum to N. None = one series.
 
         Returns:
-            (N,) float, higher = more anomalous; NaN where a step was not scored.
+            (N,) float, higher = more anomalous.
 
         Raises:
             RuntimeError: If not fitted.
         """
-        return self.smoothed(self.joined(errors), lengths)
+        return torch.cat([self.score(part) for part in _parts(deviations, lengths)])
 
-    def stream(self, errors: Tensor, carry: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Score the next block of one series; block by block gives what `forward` gives on the whole.
+    def score_last(self, deviations: Tensor) -> Tensor:
+        """Score () of the last of some steps (N, K) of a series: what a stream can know."""
+        return self.score(deviations, causal=True)[-1]
 
-        Args:
-            errors: (n, C) float, the steps after those of the last block.
-            carry: What the last block's call returned; None at the start of a series.
-
-        Returns:
-            Scores (n,), and the carry (up to width - 1,) for the next block.
-
-        Raises:
-            RuntimeError: If not causal, or not fitted.
-        """
-        if not self.causal and self.smooth != "none":
-            raise RuntimeError("a centred scorer cannot stream: set causal=true or smooth='none'")
-        joined = self.joined(errors)
-        joined = joined if carry is None else torch.cat([carry, joined])
-        scores = self._smooth(joined)[len(joined) - len(errors) :]
-        return scores, joined[max(0, len(joined) - self.width + 1) :]
-
-    def normalised(self, errors: Tensor) -> Tensor:
-        """Errors (N, C) on the common scale: which channel is to blame, and by how much."""
-        fitted = self.knots if self.normalize == "tail" else self.scale
-        if not fitted.numel():
+    def normalised(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
+        """How unusual each channel is (N, K), in units of its normal spread: which one is to blame."""
+        if not self.scale.numel():
             raise RuntimeError("the scorer is not fitted")
-        if len(fitted) != errors.shape[1]:
-            raise ValueError(f"the scorer was fitted on {len(fitted)} channels, but got {errors.shape[1]}")
-        tail = self.normalize == "tail"
-        values = surprise(errors, self.knots) if tail else (errors - self.center) / self.scale
-        return values if self.cap is None else values.clamp(max=self.cap)
+        if self.scale.shape[1] != deviations.shape[1]:
+            raise ValueError(
+                f"the scorer was fitted on {self.scale.shape[1]} channels, but got {deviations.shape[1]}"
+            )
+        largest: Tensor | None = None
+        for width, center, scale in zip(self.widths, self.center, self.scale, strict=True):
+            values = (moving_mean(deviations, width, causal=causal) - center) / scale
+            values = values.abs() if self.signed else values
+            largest = values if largest is None else torch.maximum(largest, values)
+        assert largest is not None
+        return largest
 
-    def joined(self, errors: Tensor) -> Tensor:
-        """One value per step (N,) from errors (N, C), before smoothing."""
-        return join_channels(self.normalised(errors), self.channels, self.top_share)
-
-    def smoothed(self, joined: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """Scores (N,) from joined errors (N,) of series laid end to end."""
-        parts = torch.split(joined, list(lengths) if lengths is not None else [len(joined)])
-        return torch.cat([self._smooth(part) for part in parts])
-
-    def smoothed_last(self, joined: Tensor) -> Tensor:
-        """Score () of the last step from joined errors up to it: what a stream can know."""
-        return smooth_over_time(joined, self.smooth, self.width, causal=True)[-1]
-
-    def _smooth(self, scores: Tensor) -> Tensor:
-        return smooth_over_time(scores, self.smooth, self.width, causal=self.causal)
+    def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
+        """Score (N,) of one series (N, K); `causal` looks back only."""
+        joined = join_channels(self.normalised(deviations, causal=causal), self.channels, self.top_share)
+        return moving_mean(joined, self.smooth, causal=causal)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("center", "scale", "knots"):
+        for name in ("center", "scale"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.scale.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _parts(values: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, ...]:
+    if lengths is None:
+        return (values,)
+    return torch.split(values, list(lengths))

@@ -1,7 +1,7 @@
 """Scores rows as they arrive: one output row per input row, in constant memory.
 
-The last T rows are kept; each new row is scored as the last step of its window. Smoothing looks back only,
-because a score that was given cannot be taken back.
+The last T rows are kept; each new row is scored as the last step of its window. Means over time look back
+only, because a score that was given cannot be taken back.
 """
 
 import csv
@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tocsin.data.cleaning import Scaler
 from tocsin.errors import DataError
@@ -81,7 +82,8 @@ class RowScorer:
         self.trained = trained
         self.threshold = float(trained.task.point_threshold)
         self._rows: deque[np.ndarray] = deque(maxlen=trained.window)
-        self._joined: deque[float] = deque(maxlen=trained.task.scorer.width)
+        self._scorer = trained.task.scorer.cpu()
+        self._deviations: deque[Tensor] = deque(maxlen=2 * self._scorer.reach + 1)
         self._missing = np.zeros(len(trained.channel_names), dtype=np.int64)
 
     @torch.inference_mode()
@@ -92,10 +94,8 @@ class RowScorer:
             return None
         task = self.trained.task
         window = self.trained.scaler.transform(np.stack(self._rows))
-        errors = task.errors(torch.from_numpy(window)[None])[0, -1:]  # (1, K)
-        self._joined.append(float(task.scorer.joined(errors)))
-        recent = torch.tensor(self._joined)
-        return float(task.scorer.smoothed_last(recent))
+        self._deviations.append(task.errors(torch.from_numpy(window)[None])[0, -1])  # (K,)
+        return float(self._scorer.score_last(torch.stack(tuple(self._deviations))))
 
     def _filled(self, row: np.ndarray) -> np.ndarray:
         missing = np.isnan(row)

@@ -192,7 +192,7 @@ class TestScaler:
     @pytest.mark.parametrize(
         ("options", "match"),
         [
-            ({"method": "minmax"}, "unknown scaling method 'minmax'; possible: standard, robust, none"),
+            ({"method": "minmax"}, "unknown scaling method 'minmax'; possible: standard, robust, log, none"),
             ({"min_scale": 0}, "min_scale must lie between 0 and 1"),
             ({"clip": 0}, "clip must be above 0"),
         ],

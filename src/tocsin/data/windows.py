@@ -1,9 +1,9 @@
 """Windows of long series without copies, and the inverse: one score per time step.
 
-The values stay where they are (in memory or in a memory-mapped file). A batch is one gather of its
-windows, standardised on the way, not a loop over samples and a collate. `OverlapFold` turns the scores of
-overlapping windows back into one score per time step, as a stream: it holds a window's worth of partial
-sums, whatever the length of the series.
+A batch is one gather of its windows, not a loop over samples and a collate. Windows overlap, so values in
+memory are standardised once, not once per window; a memory map stays on disk, and each batch of it is
+standardised on the way. `OverlapFold` turns the scores of overlapping windows back into one score per time
+step, as a stream: it holds a window's worth of partial sums, whatever the length of the series.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,10 +53,11 @@ class WindowDataset(Dataset[SeriesBatch]):
     """The windows of a split; `__getitems__` gathers a whole batch at once.
 
     Args:
-        values: (N, C) float32 in the data's own units; may be a memory map.
+        values: (N, C) float32 in the data's own units; may be a memory map, in C order.
         starts: (W,) first step of each window.
         window: Steps T of a window.
-        transform: Standardises a (..., C) array; applied to each batch.
+        transform: Standardises a (..., C) array, each value on its own. Applied to all values at once, or to
+            each batch where they are a memory map.
         labels: (N,) bool or None.
     """
 
@@ -72,10 +73,15 @@ class WindowDataset(Dataset[SeriesBatch]):
         self.starts = starts
         self.window = window
         self.n_steps = len(values)
-        self._transform = transform
+        mapped = isinstance(values, np.memmap)
+        self._transform = transform if mapped else None
+        if not mapped:
+            values = transform(values)
         # A window is one contiguous run of T * C numbers: this view costs nothing, and picking rows of it
         # copies whole windows.
-        self._windows = np.lib.stride_tricks.sliding_window_view(values, (window, values.shape[1]))[:, 0]
+        n_channels = values.shape[1]
+        self._windows = np.lib.stride_tricks.sliding_window_view(values.reshape(-1), window * n_channels)
+        self._windows = self._windows[::n_channels]  # (N - T + 1, T * C)
         self._labels = None if labels is None else np.lib.stride_tricks.sliding_window_view(labels, window)
 
     def __len__(self) -> int:
@@ -94,7 +100,9 @@ class WindowDataset(Dataset[SeriesBatch]):
             x (B, T, C) float32 standardised, start (B,), labels (B, T) or None.
         """
         starts = self.starts[np.asarray(indices)]
-        x = self._transform(self._windows[starts])  # (B, T, C)
+        x = self._windows[starts].reshape(len(starts), self.window, -1)  # (B, T, C), a copy
+        if self._transform is not None:
+            x = self._transform(x)
         labels = None if self._labels is None else torch.from_numpy(self._labels[starts])
         return SeriesBatch(x=torch.from_numpy(x), start=torch.from_numpy(starts), labels=labels)
 

@@ -61,31 +61,39 @@ class Detector(nn.Module):
 class SeriesDetector(Detector):
     """Base of the detectors for time series.
 
-    A subclass implements `loss` and one of `channel_scores` (preferred: it tells which channel is to
-    blame) and `point_scores`.
+    A subclass implements `loss` and `deviations`, or only `point_scores` where it has no sign and cannot tell
+    channels apart.
     """
 
     kind = "series"
 
-    def channel_scores(self, x: Tensor) -> Tensor:
-        """Anomaly score of each point and channel.
+    def deviations(self, x: Tensor) -> Tensor:
+        """How far each point is from what was expected, with the sign where there is one.
+
+        The scorer averages deviations over time before it measures their size: noise cancels, a shift does
+        not. That is why the sign is kept.
 
         Args:
             x: (B, T, C) float32, standardised.
 
         Returns:
-            (B, T, C), higher = more anomalous; (B, T, 1) where a method cannot tell channels apart.
+            (B, T, K) float, K a multiple of C (block by block, if a method has several views of a channel), or 1.
+            The further from 0, the more anomalous; NaN = not scored.
         """
         return self.point_scores(x).unsqueeze(-1)
 
+    def channel_scores(self, x: Tensor) -> Tensor:
+        """Anomaly score (B, T, C) of each point and channel, higher = more anomalous; (B, T, 1) if K = 1."""
+        squared = self.deviations(x).square()
+        channels = min(squared.shape[-1], x.shape[-1])
+        by_view = squared.reshape(*squared.shape[:-1], -1, channels)  # (B, T, K / C, C)
+        return by_view.mean(dim=-2)
+
     def point_scores(self, x: Tensor) -> Tensor:
-        """Anomaly score of each point.
+        """Anomaly score (B, T) of each point, higher = more anomalous.
 
         Args:
             x: (B, T, C) float32, standardised.
-
-        Returns:
-            (B, T), higher = more anomalous.
         """
         return self.channel_scores(x).mean(dim=-1)
 

@@ -92,7 +92,7 @@ class WindowIsolationForest(WindowBaseline):
         self.cut[index, :n] = torch.as_tensor(tree.threshold)  # type: ignore[attr-defined]
         self.depth[index, :n] = depth + _average_depth(torch.as_tensor(tree.n_node_samples))  # type: ignore[attr-defined]
 
-    def errors(self, rows: Tensor) -> Tensor:
+    def deviations_of(self, rows: Tensor) -> Tensor:
         """(R, L): the anomaly score of a short window, for each of its steps."""
         trees = torch.arange(self.n_trees, device=rows.device)
         node = torch.zeros(len(rows), self.n_trees, dtype=torch.int64, device=rows.device)

@@ -49,6 +49,6 @@ class WindowKMeans(WindowBaseline):
         kmeans.fit(rows.numpy())
         self.centroids.copy_(torch.as_tensor(kmeans.cluster_centers_))
 
-    def errors(self, rows: Tensor) -> Tensor:
+    def deviations_of(self, rows: Tensor) -> Tensor:
         nearest = torch.cdist(rows, self.centroids).argmin(dim=1)
-        return (rows - self.centroids[nearest]).square()
+        return rows - self.centroids[nearest]

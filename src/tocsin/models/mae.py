@@ -16,11 +16,13 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tocsin.batch import SeriesBatch
 from tocsin.data.injection import inject_windows
 from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
-from tocsin.models.base import SeriesDetector, Stage
+from tocsin.models.base import Reconstruction, SeriesDetector, Stage
+from tocsin.models.channel_masks import DetailPath, groups_of_channels
 from tocsin.models.mae_losses import change_weights, push_apart, touched_patches
 from tocsin.models.patchify import (
     PatchifyName,
@@ -39,20 +41,23 @@ Wiring = Literal["after_encoder", "before_encoder"]
 Schedule = Literal["two_phase", "joint"]
 Weighting = Literal["none", "grad", "pseudo", "label_margin"]
 ScoreMode = Literal["all_patches", "mask_last_n"]
+MaskUnit = Literal["patch", "channel", "both"]
 
 
-class Reconstruction(NamedTuple):
-    """What the decoders make of a window; each point as it looked while it was hidden.
+class Masked(NamedTuple):
+    """Windows and what is hidden in each.
 
     Attributes:
-        teacher: (B, T, C) float, output of the teacher.
-        student: (B, T, C) float, output of the student.
-        mask: (B, T) bool, true where the point was hidden; elsewhere the decoders had seen it.
+        x: (B, T, C) float.
+        mask: (B, N) bool hidden patches, or (B, C) bool hidden channels.
+        values: (B, N, P * C) bool, hidden values.
+        n_hidden: Hidden patches of every window; unused for channels.
     """
 
-    teacher: Tensor
-    student: Tensor
+    x: Tensor
     mask: Tensor
+    values: Tensor
+    n_hidden: int
 
 
 class MaskedAutoencoder(SeriesDetector):
@@ -72,6 +77,9 @@ class MaskedAutoencoder(SeriesDetector):
         encoder_layers: Layers of the encoder.
         teacher_layers: Layers of the teacher decoder.
         student_layers: Layers of the student decoder; fewer than the teacher's, or it copies too well.
+        mask_unit: What is hidden. `patch`: all channels for a while, to be told from the time around.
+            `channel`: a channel for the whole window, to be told from the others. `both`: now one, now the
+            other; a single channel has patches only.
         mask_ratio: Share of patches hidden in training, in (0, 1).
         patchify: How a patch becomes a token. `linear` and `patch_cnn` see one patch only;
             `cnn_first` also sees two points of each neighbour.
@@ -94,6 +102,7 @@ class MaskedAutoencoder(SeriesDetector):
         score: `all_patches` scores every point; `mask_last_n` hides the end of a window and scores only that.
         score_groups: Masks G that together hide every patch, for `all_patches`, in [2, T / P]. Fewer =
             faster and with less context.
+        channel_groups: Masks that together hide every channel, each hiding about C / G of them.
         last_n: Points scored by `mask_last_n`, in [1, T - P].
         student_weight: Weight of the discrepancy in the score.
 
@@ -102,6 +111,7 @@ class MaskedAutoencoder(SeriesDetector):
     """
 
     masks: Tensor
+    channel_masks: Tensor
     positions: Tensor
 
     def __init__(
@@ -110,6 +120,7 @@ class MaskedAutoencoder(SeriesDetector):
         window: int,
         n_channels: int,
         patch_size: int = 4,
+        mask_unit: MaskUnit = "patch",
         d_model: int = 64,
         n_heads: int = 4,
         feedforward: int = 256,
@@ -132,6 +143,7 @@ class MaskedAutoencoder(SeriesDetector):
         distill_weight: float = 0.5,
         score: ScoreMode = "all_patches",
         score_groups: int = 2,
+        channel_groups: int = 8,
         last_n: int = 10,
         student_weight: float = 0.5,
     ) -> None:
@@ -141,6 +153,11 @@ class MaskedAutoencoder(SeriesDetector):
         _check_choice("schedule", schedule, get_args(Schedule))
         _check_choice("weighting", weighting, get_args(Weighting))
         _check_choice("score", score, get_args(ScoreMode))
+        _check_choice("mask_unit", mask_unit, get_args(MaskUnit))
+        if mask_unit == "channel" and n_channels < 2:
+            raise ValueError("mask_unit='channel' needs at least two channels: use mask_unit='patch'")
+        if mask_unit != "patch" and score == "mask_last_n":
+            raise ValueError("score='mask_last_n' hides patches: use it with mask_unit='patch'")
         _check_range("mask_ratio", mask_ratio, 0.0 < mask_ratio < 1.0, "between 0 and 1")
         _check_range("teacher_share", teacher_share, 0.0 < teacher_share < 1.0, "between 0 and 1")
         _check_range(
@@ -154,6 +171,8 @@ class MaskedAutoencoder(SeriesDetector):
             longest = window - patch_size
             _check_range("last_n", last_n, 1 <= last_n <= longest, f"between 1 and {longest}")
 
+        by_channel = mask_unit != "patch" and n_channels > 1
+        self.units = (["patch"] if mask_unit != "channel" else []) + (["channel"] if by_channel else [])
         self.patch_size = patch_size
         self.n_patches = n_patches
         self.patch_values = patch_size * n_channels
@@ -174,11 +193,11 @@ class MaskedAutoencoder(SeriesDetector):
             self.stages = (Stage("teacher", teacher_share), Stage("student", 1.0 - teacher_share))
             self.stage = "teacher"
 
-        map_size = patch_size if weighting == "pseudo" else 0
+        self.map_size = patch_size if weighting == "pseudo" else 0
         sizes = (d_model, n_heads, feedforward, dropout)
         self.patchify = build_patchify(patchify, n_channels, patch_size, d_model, pool)
         self.encoder = encoder_stack(encoder_layers, *sizes)
-        self.teacher = CrossAttentionDecoder(teacher_layers, self.patch_values + map_size, *sizes)
+        self.teacher = CrossAttentionDecoder(teacher_layers, self.patch_values + self.map_size, *sizes)
         self.student = CrossAttentionDecoder(student_layers, self.patch_values, *sizes)
         self.teacher_token = nn.Parameter(torch.zeros(d_model))
         self.student_token = nn.Parameter(torch.zeros(d_model)) if mask_wiring == "after_encoder" else None
@@ -190,7 +209,11 @@ class MaskedAutoencoder(SeriesDetector):
         )
         self.register_buffer("masks", masks, persistent=False)
         self.n_hidden = int(masks[0].sum())
-        for token in (self.teacher_token, self.student_token):
+        self.detail = DetailPath(n_channels) if by_channel else None
+        self.channel_token = nn.Parameter(torch.zeros(n_channels, d_model)) if by_channel else None
+        hidden = groups_of_channels(n_channels, channel_groups) if by_channel else torch.empty(0, n_channels)
+        self.register_buffer("channel_masks", hidden.bool(), persistent=False)
+        for token in (self.teacher_token, self.student_token, self.channel_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
 
@@ -214,8 +237,9 @@ class MaskedAutoencoder(SeriesDetector):
         """Set the mode of the parts that train; the frozen ones stay in evaluation mode."""
         super().train(mode)
         if self.stage == "student":  # what is frozen shows the student what it will show at test time
-            for part in (self.patchify, self.encoder, self.teacher):
-                part.eval()
+            for part in (self.patchify, self.encoder, self.teacher, self.detail):
+                if part is not None:
+                    part.eval()
         return self
 
     def _student_parameters(self) -> list[nn.Parameter]:
@@ -244,17 +268,55 @@ class MaskedAutoencoder(SeriesDetector):
         empty = (token + self.positions).to(latent.dtype).expand(len(latent), -1, -1)
         return empty.scatter(1, index, latent)
 
-    def _decode(
-        self, x: Tensor, mask: Tensor, n_masked: int, *, student: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def _decode(self, unit: str, masked: Masked, *, student: bool) -> tuple[Tensor, Tensor | None]:
         """Patches (B, N, S) as the teacher and, if asked for, the student see them."""
+        if unit == "channel":
+            return self._decode_channels(masked, student=student)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "student"):
-            latent, index = self._encode(x, mask, n_masked)
+            latent, index = self._encode(masked.x, masked.mask, masked.n_hidden)
             teacher = self.teacher(self.positions, self._memory(latent, index, self.teacher_token))
         if not student:
             return teacher, None
         memory = self._memory(latent.detach(), index, self.student_token)
         return teacher, self.student(self.positions, memory)
+
+    def _decode_channels(self, masked: Masked, *, student: bool) -> tuple[Tensor, Tensor | None]:
+        """The same with hidden channels; detail that the visible ones show is added to both outputs."""
+        assert self.detail is not None
+        assert self.channel_token is not None
+        seen = masked.x.masked_fill(masked.mask[:, None, :], 0.0)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "student"):
+            which = masked.mask.to(seen) @ self.channel_token  # (B, D)
+            latent = self.encoder(self.patchify(seen) + self.positions + which[:, None])
+            detail = to_patches(self.detail(seen), self.patch_size)  # (B, N, P * C)
+            detail = functional.pad(detail, (0, self.map_size))  # the map of pasted points has no detail
+            teacher = self.teacher(self.positions, latent) + detail
+        if not student:
+            return teacher, None
+        shown = detail[..., : self.patch_values].detach()
+        return teacher, self.student(self.positions, latent.detach()) + shown
+
+    def _random_mask(self, unit: str, x: Tensor) -> Masked:
+        """Each window with a random mask."""
+        if unit == "channel":  # the masks of the score: what hides together is never seen together
+            chosen = torch.randint(len(self.channel_masks), (len(x),), device=x.device)
+            return self._masked(unit, x, self.channel_masks[chosen], 0)
+        mask = random_masks(len(x), self.n_patches, self.n_masked, x.device)
+        return self._masked(unit, x, mask, self.n_masked)
+
+    def _each_mask(self, unit: str, x: Tensor) -> Masked:
+        """Each window once per mask of the score, (B * G, ...)."""
+        masks = self.channel_masks if unit == "channel" else self.masks
+        return self._masked(
+            unit, x.repeat_interleave(len(masks), dim=0), masks.repeat(len(x), 1), self.n_hidden
+        )
+
+    def _masked(self, unit: str, x: Tensor, mask: Tensor, n_hidden: int) -> Masked:
+        if unit == "channel":
+            values = mask.repeat(1, self.patch_size)[:, None].expand(-1, self.n_patches, -1)  # (B, N, P * C)
+        else:
+            values = mask[:, :, None].expand(-1, -1, self.patch_values)  # (B, N, P * C)
+        return Masked(x, mask, values, n_hidden)
 
     # ------------------------------------------------------------------ training
 
@@ -278,97 +340,110 @@ class MaskedAutoencoder(SeriesDetector):
             raise ValueError(
                 "weighting='label_margin' needs labelled training data, but the batch has no labels"
             )
-        x, labels = batch.x, batch.labels
         if self.training:
-            n_masked = self.n_masked
-            mask = random_masks(len(x), self.n_patches, n_masked, x.device)
-        else:
-            x, mask, n_masked = self._each_mask(x)
-            labels = None if labels is None else labels.repeat_interleave(len(self.masks), dim=0)
-        seen, pasted = x, None
+            unit = self.units[int(torch.randint(len(self.units), ()))]
+            return self._loss(unit, self._random_mask(unit, batch.x), batch.labels)
+        parts = []
+        for unit in self.units:
+            masked = self._each_mask(unit, batch.x)
+            repeats = len(masked.x) // len(batch.x)
+            labels = None if batch.labels is None else batch.labels.repeat_interleave(repeats, dim=0)
+            parts.append(self._loss(unit, masked, labels))
+        return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+
+    def _loss(self, unit: str, masked: Masked, labels: Tensor | None) -> dict[str, Tensor]:
+        x, values = masked.x, masked.values
+        pasted = None
         if self.weighting == "pseudo" and self.training:
             seen, changed = inject_windows(x, self.pseudo_probability)
+            masked = masked._replace(x=seen)
             pasted = changed.any(dim=-1)  # (B, T)
-
         warming_up = self.training and self.schedule == "joint" and self.epoch < self.warmup_epochs
-        teacher, student = self._decode(
-            seen, mask, n_masked, student=self.stage != "teacher" and not warming_up
-        )
-        rec = self._reconstruction_loss(teacher, x, mask, pasted)
+        with_student = self.stage != "teacher" and not warming_up
+        teacher, student = self._decode(unit, masked, student=with_student)
+        rec = self._reconstruction_loss(teacher, x, values, pasted)
         if student is None:
             return {"loss": rec, "rec": rec.detach()}
-        disc = self._distillation_loss(teacher[..., : self.patch_values].detach(), student, mask, labels)
+        disc = self._distillation_loss(teacher[..., : self.patch_values].detach(), student, values, labels)
         total = disc if self.stage == "student" else rec + self.distill_weight * disc
         return {"loss": total, "rec": rec.detach(), "disc": disc.detach()}
 
-    def _reconstruction_loss(self, teacher: Tensor, x: Tensor, mask: Tensor, pasted: Tensor | None) -> Tensor:
+    def _reconstruction_loss(
+        self, teacher: Tensor, x: Tensor, values: Tensor, pasted: Tensor | None
+    ) -> Tensor:
         """L_rec: the teacher's output (B, N, S) against clean windows x (B, T, C)."""
         target = to_patches(x, self.patch_size)  # (B, N, P * C)
-        if teacher.shape[-1] > target.shape[-1]:  # the last P outputs are the map of pasted points
-            truth = mask.new_zeros(x.shape[:2]) if pasted is None else pasted
+        if self.map_size:  # the last P outputs are the map of pasted points
+            truth = values.new_zeros(x.shape[:2]) if pasted is None else pasted
             target = torch.cat([target, to_patches(truth[:, :, None].to(x), self.patch_size)], dim=-1)
-        error = (teacher.float() - target).square().mean(dim=-1)  # (B, N)
+            values = torch.cat([values, values.any(-1, keepdim=True).expand(-1, -1, self.map_size)], dim=-1)
+        error = (teacher.float() - target).square()  # (B, N, S)
         if self.weighting in ("grad", "pseudo"):
-            return (error * change_weights(x, self.patch_size, pasted)).sum(dim=1).mean()
-        return error[mask].mean()
+            return (error.mean(dim=-1) * change_weights(x, self.patch_size, pasted)).sum(dim=1).mean()
+        return (error * values).sum() / values.sum()
 
     def _distillation_loss(
-        self, teacher: Tensor, student: Tensor, mask: Tensor, labels: Tensor | None
+        self, teacher: Tensor, student: Tensor, values: Tensor, labels: Tensor | None
     ) -> Tensor:
         """L_disc: student against teacher, both (B, N, P * C)."""
-        discrepancy = (student.float() - teacher.float()).square().mean(dim=-1)  # d_p (B, N)
+        squared = (student.float() - teacher.float()).square() * values
+        discrepancy = squared.sum(dim=-1) / values.sum(dim=-1).clamp(min=1)  # d_p (B, N)
         if self.weighting == "label_margin" and labels is not None:
             growth = min(1.0, (self.epoch + 1) / max(1, self.margin_warmup_epochs))
             anomalous = touched_patches(labels, self.patch_size)
             discrepancy = push_apart(discrepancy, anomalous, self.margin, growth)
-        return discrepancy[mask].mean()
+        return discrepancy[values.any(dim=-1)].mean()
 
     # ------------------------------------------------------------------ scoring
 
-    def channel_scores(self, x: Tensor) -> Tensor:
-        """Squared error of the teacher plus weighted discrepancy of the student, at each point while hidden.
+    def deviations(self, x: Tensor) -> Tensor:
+        """Signed error of each point while it was hidden; its square is `channel_scores`.
+
+        The size joins the teacher's error and the student's weighted discrepancy, the sign is the teacher's.
 
         Args:
             x: (B, T, C) float32, standardised.
 
         Returns:
-            (B, T, C) float32 >= 0, higher = more anomalous; NaN = not scored, for points before the last
-            `last_n` with `score="mask_last_n"`.
+            (B, T, C) float32, or (B, T, 2 * C) for `mask_unit="both"`: patches hidden, then channels hidden.
+            NaN = not scored, for points before the last `last_n` with `score="mask_last_n"`.
         """
         weight = 0.0 if self.stage == "teacher" else self.student_weight  # not trained yet
-        teacher, student = self._decode_each_mask(x, student=weight > 0.0)
-        error = (teacher - to_patches(x, self.patch_size)[:, None]).square()  # (B, G, N, P * C)
+        return torch.cat([self._deviations(unit, x, weight) for unit in self.units], dim=-1)
+
+    def _deviations(self, unit: str, x: Tensor, weight: float) -> Tensor:
+        teacher, student, values = self._decode_each_mask(unit, x, student=weight > 0.0)
+        error = to_patches(x, self.patch_size)[:, None] - teacher  # (B, G, N, P * C)
         if student is not None:
-            error = error + weight * (teacher - student).square()
-        hidden = self.masks[None, :, :, None]
-        scores = from_patches((error * hidden).sum(dim=1) / hidden.sum(dim=1), self.patch_size)  # (B, T, C)
+            size = (error.square() + weight * (teacher - student).square()).sqrt()
+            error = torch.where(error < 0, -size, size)
+        deviations = from_patches(
+            (error * values).sum(dim=1) / values.sum(dim=1), self.patch_size
+        )  # (B, T, C)
         if self.score_mode == "mask_last_n":
-            scores[:, : -self.last_n] = torch.nan
-        return scores
+            deviations[:, : -self.last_n] = torch.nan
+        return deviations
 
     def reconstruct(self, x: Tensor) -> Reconstruction:
-        """What teacher and student make of windows x (B, T, C)."""
-        teacher, student = self._decode_each_mask(x, student=True)
+        """What teacher and student make of windows x (B, T, C), with the first kind of mask."""
+        teacher, student, values = self._decode_each_mask(self.units[0], x, student=True)
         assert student is not None
-        times = self.masks.sum(dim=0)  # (N,)
-        share = torch.where(times > 0, self.masks / times.clamp(min=1), 1.0 / len(self.masks))[
-            None, :, :, None
-        ]
-        hidden = (times > 0).repeat_interleave(self.patch_size).expand(len(x), -1)
+        times = values.sum(dim=1, keepdim=True)  # (B, 1, N, P * C)
+        share = torch.where(times > 0, values / times.clamp(min=1), 1.0 / values.shape[1])
+        hidden = from_patches((times[:, 0] > 0), self.patch_size).all(dim=-1)  # (B, T)
         both = [from_patches((out * share).sum(dim=1), self.patch_size) for out in (teacher, student)]
         return Reconstruction(teacher=both[0], student=both[1], mask=hidden)
 
-    def _each_mask(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Each window once per mask: x (B * G, T, C), masks (B * G, N), hidden patches per mask."""
-        n_masks = len(self.masks)
-        return x.repeat_interleave(n_masks, dim=0), self.masks.repeat(len(x), 1), self.n_hidden
-
-    def _decode_each_mask(self, x: Tensor, *, student: bool) -> tuple[Tensor, Tensor | None]:
-        """Outputs (B, G, N, P * C) under each mask, all in one forward."""
-        teacher, imitation = self._decode(*self._each_mask(x), student=student)
-        shape = (len(x), len(self.masks), self.n_patches, self.patch_values)
+    def _decode_each_mask(
+        self, unit: str, x: Tensor, *, student: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Outputs and hidden values (B, G, N, P * C) under each mask, all in one forward."""
+        masked = self._each_mask(unit, x)
+        teacher, imitation = self._decode(unit, masked, student=student)
+        shape = (len(x), -1, self.n_patches, self.patch_values)
         teacher = teacher[..., : self.patch_values].float().reshape(shape)  # (B, G, N, P * C)
-        return teacher, None if imitation is None else imitation.float().reshape(shape)  # (B, G, N, P * C)
+        values = masked.values.reshape(shape)  # (B, G, N, P * C)
+        return teacher, None if imitation is None else imitation.float().reshape(shape), values
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -52,5 +52,5 @@ class WindowPCA(WindowBaseline):
         self.mean.copy_(torch.as_tensor(pca.mean_))
         self.residual.copy_(torch.eye(self.width, dtype=torch.float64) - components.T @ components)
 
-    def errors(self, rows: Tensor) -> Tensor:
-        return ((rows - self.mean) @ self.residual).square()
+    def deviations_of(self, rows: Tensor) -> Tensor:
+        return (rows - self.mean) @ self.residual

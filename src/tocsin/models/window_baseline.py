@@ -32,7 +32,7 @@ class WindowBaseline(FitOnceDetector):
         self.max_rows = max_rows
         self.seed = seed
         self._rows: list[Tensor] = []
-        # Mean error of the training rows: the unit of the loss.
+        # Mean squared deviation of the training rows: the unit of the loss.
         self.register_buffer("unit", torch.ones(()))
         self.unit: Tensor
 
@@ -51,30 +51,30 @@ class WindowBaseline(FitOnceDetector):
         if len(rows) > self.max_rows:
             rows = rows[torch.linspace(0, len(rows) - 1, self.max_rows).long()]
         self.fit(rows)
-        self.unit.fill_(self.errors(rows.to(self.unit.device)).mean().clamp(min=1e-12))
+        self.unit.fill_(self.deviations_of(rows.to(self.unit.device)).square().mean().clamp(min=1e-12))
 
     @abstractmethod
     def fit(self, rows: Tensor) -> None:
         """Fit on (R, L * C) short windows."""
 
     @abstractmethod
-    def errors(self, rows: Tensor) -> Tensor:
-        """(R, L * C) error of each number of (R, L * C) short windows, or (R, L) one for each step."""
+    def deviations_of(self, rows: Tensor) -> Tensor:
+        """Deviation (R, L * C) of each number of (R, L * C) short windows, or (R, L) one for each step."""
 
     def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
-        """Mean error, in units of the mean error of the training rows."""
+        """Mean squared deviation, in units of that of the training rows."""
         return {"loss": self.channel_scores(batch.x).mean() / self.unit}
 
-    def channel_scores(self, x: Tensor) -> Tensor:
-        """Errors of the short windows, averaged where they overlap."""
+    def deviations(self, x: Tensor) -> Tensor:
+        """Deviations in the short windows, averaged where they overlap."""
         B, T, _ = x.shape
         starts = self._starts(T)
-        errors = self.errors(self._cut(x, starts))
-        errors = errors.reshape(B, len(starts), self.length, -1)  # (B, S, L, K)
-        total = errors.new_zeros(B, T, errors.shape[-1])
-        count = errors.new_zeros(T, 1)
+        found = self.deviations_of(self._cut(x, starts))
+        found = found.reshape(B, len(starts), self.length, -1)  # (B, S, L, K)
+        total = found.new_zeros(B, T, found.shape[-1])
+        count = found.new_zeros(T, 1)
         for index, start in enumerate(starts):
-            total[:, start : start + self.length] += errors[:, index]
+            total[:, start : start + self.length] += found[:, index]
             count[start : start + self.length] += 1
         return total / count
 

@@ -106,13 +106,13 @@ class SeriesAnomaly(Task):
             (B, T, K) float32, NaN = not scored; K = C, or 1 where a detector cannot tell channels apart.
         """
         if self.tta == 0:
-            return self.detector.channel_scores(x).float()
+            return self.detector.deviations(x).float()
         noise = torch.Generator(device="cpu").manual_seed(self.seed)
         total = torch.zeros(())
         for _ in range(self.tta):
             # The same noise for every window: a score does not depend on the batch it came in.
             copy = x + self.tta_sigma * torch.randn(x.shape[1:], generator=noise).to(x)
-            total = total.to(x) + self.detector.channel_scores(copy).float()
+            total = total.to(x) + self.detector.deviations(copy).float()
         return total / self.tta
 
     def predict_step(self, batch: SeriesBatch, batch_idx: int) -> np.ndarray:
