@@ -93,7 +93,7 @@ def test_help_and_the_package_import_nothing_heavy(tmp_path: Path) -> None:
     [
         ("model=mea", "error: model=mea: there is no such option; did you mean mae?\n"),
         ("modle=mae", "error: there is no key modle; did you mean model?\n"),
-        ("trainer.max_epoch=3", "error: there is no key trainer.max_epoch; did you mean max_epochs?\n"),
+        ("callbacks.report.zoom=3", "error: there is no key callbacks.report.zoom; there are: _target_\n"),
     ],
 )
 def test_typo_is_one_line_and_leaves_nothing_behind(override: str, line: str, tmp_path: Path) -> None:
@@ -103,9 +103,32 @@ def test_typo_is_one_line_and_leaves_nothing_behind(override: str, line: str, tm
 
 
 def test_error_of_a_run_is_one_line_too(tmp_path: Path) -> None:
-    done = command(str(ROOT / "train.py"), "threshold=fixed", folder=tmp_path)
-    line = "error: threshold.value must be given: add threshold.value=...\n"
+    done = command(str(ROOT / "train.py"), "trainer.max_epoch=3", folder=tmp_path)
+    line = "error: trainer.max_epoch: Trainer has no such option; did you mean max_epochs?\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_group_set_to_null_says_how_to_leave_it_out() -> None:
+    with pytest.raises(ConfigError, match="callbacks=null: to leave callbacks out, write '~callbacks'"):
+        cli._refuse_null(["seed=1", "callbacks=null"], conf_dir())
+    cli._refuse_null(["ckpt_path=null", "callbacks.report=null", "~callbacks"], conf_dir())
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ("model.dropout=0", "++model.dropout=0"),
+        ("task.scorer.no_file_names_me=1", "++task.scorer.no_file_names_me=1"),
+        ("+model.dropout=0", "+model.dropout=0"),
+        ("~model.dropout", "~model.dropout"),
+        ("model=mae", "model=mae"),
+        ("seed=1", "seed=1"),
+        ("callbacks.report.zooms=2", "callbacks.report.zooms=2"),
+        ("models.x=2", "models.x=2"),
+    ],
+)
+def test_options_of_constructors_can_be_set_without_a_plus(given: str, passed: str) -> None:
+    assert cli.settable(given) == passed
 
 
 def test_evaluate_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

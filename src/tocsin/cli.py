@@ -81,9 +81,18 @@ def _launch(command: str, arguments: list[str]) -> None:
     _register_resolvers()
     if command != "train":
         store.store("run", _config_of_run(command, arguments), package="_global_")
+    _refuse_null(arguments, config.conf_dir())
     sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
     main(_quietly(TASKS[command]))()
+
+
+def _refuse_null(arguments: list[str], conf: Path) -> None:
+    """Hydra's own answer to `callbacks=null` is a stack trace."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value == "null" and (conf / group).is_dir():
+            raise ConfigError(f"{group}=null: to leave {group} out, write '~{group}'")
 
 
 def settable(argument: str) -> str:
