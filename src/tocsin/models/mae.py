@@ -23,6 +23,7 @@ from tocsin.data.injection import inject_windows
 from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
 from tocsin.models.base import Reconstruction, SeriesDetector, Stage
 from tocsin.models.channel_masks import DetailPath, groups_of_channels
+from tocsin.models.checks import check_choice, check_range
 from tocsin.models.mae_losses import change_weights, push_apart, touched_patches
 from tocsin.models.patchify import (
     PatchifyName,
@@ -149,27 +150,27 @@ class MaskedAutoencoder(SeriesDetector):
     ) -> None:
         super().__init__()
         n_patches = count_patches(window, patch_size)
-        _check_choice("mask_wiring", mask_wiring, get_args(Wiring))
-        _check_choice("schedule", schedule, get_args(Schedule))
-        _check_choice("weighting", weighting, get_args(Weighting))
-        _check_choice("score", score, get_args(ScoreMode))
-        _check_choice("mask_unit", mask_unit, get_args(MaskUnit))
+        check_choice("mask_wiring", mask_wiring, get_args(Wiring))
+        check_choice("schedule", schedule, get_args(Schedule))
+        check_choice("weighting", weighting, get_args(Weighting))
+        check_choice("score", score, get_args(ScoreMode))
+        check_choice("mask_unit", mask_unit, get_args(MaskUnit))
         if mask_unit == "channel" and n_channels < 2:
             raise ValueError("mask_unit='channel' needs at least two channels: use mask_unit='patch'")
         if mask_unit != "patch" and score == "mask_last_n":
             raise ValueError("score='mask_last_n' hides patches: use it with mask_unit='patch'")
-        _check_range("mask_ratio", mask_ratio, 0.0 < mask_ratio < 1.0, "between 0 and 1")
-        _check_range("teacher_share", teacher_share, 0.0 < teacher_share < 1.0, "between 0 and 1")
-        _check_range(
+        check_range("mask_ratio", mask_ratio, 0.0 < mask_ratio < 1.0, "between 0 and 1")
+        check_range("teacher_share", teacher_share, 0.0 < teacher_share < 1.0, "between 0 and 1")
+        check_range(
             "d_model", d_model, d_model % (2 * n_heads) == 0, f"a multiple of 2 * n_heads={2 * n_heads}"
         )
         if score == "all_patches":
-            _check_range(
+            check_range(
                 "score_groups", score_groups, 2 <= score_groups <= n_patches, f"between 2 and {n_patches}"
             )
         else:
             longest = window - patch_size
-            _check_range("last_n", last_n, 1 <= last_n <= longest, f"between 1 and {longest}")
+            check_range("last_n", last_n, 1 <= last_n <= longest, f"between 1 and {longest}")
 
         by_channel = mask_unit != "patch" and n_channels > 1
         self.units = (["patch"] if mask_unit != "channel" else []) + (["channel"] if by_channel else [])
@@ -444,13 +445,3 @@ class MaskedAutoencoder(SeriesDetector):
         teacher = teacher[..., : self.patch_values].float().reshape(shape)  # (B, G, N, P * C)
         values = masked.values.reshape(shape)  # (B, G, N, P * C)
         return teacher, None if imitation is None else imitation.float().reshape(shape), values
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
-
-
-def _check_range(name: str, value: float, fits: bool, wanted: str) -> None:
-    if not fits:
-        raise ValueError(f"{name}={value} is not {wanted}")
