@@ -14,6 +14,7 @@ from tocsin.errors import TocsinError
 def checkpoint() -> dict[str, object]:
     return {
         "state_dict": {"weight": torch.arange(3.0)},
+        "stage": {"index": 0},
         "config": {"seed": 1},
         "choices": {"model": "pca"},
         "dims": {"window": 10},
@@ -86,7 +87,7 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, by_torch: bool) -> No
 def test_foreign_contents_are_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "foreign.ckpt")
     with pytest.raises(
-        TocsinError, match=r"was not written by train\.py: it has no config, choices, dims, data"
+        TocsinError, match=r"was not written by train\.py: it has no stage, config, choices, dims, data"
     ):
         read_checkpoint(tmp_path / "foreign.ckpt")
     torch.save([1, 2], tmp_path / "list.ckpt")

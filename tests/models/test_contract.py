@@ -1,0 +1,257 @@
+"""What every detector for series promises, for every option in conf/model."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch  # noqa: F401  # sets variables of the environment when first imported
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from tocsin import cli
+from tocsin.batch import SeriesBatch
+from tocsin.config import TrainSchema, conf_dir, locate
+from tocsin.models.base import FitOnceDetector, SeriesDetector
+from tocsin.pipeline import build_task
+
+WINDOW, CHANNELS = 60, 3
+STEPS = 40  # of training, in each stage
+PLACE = (5, 31, 1)  # window, step and channel of the planted anomaly
+
+# Parameters of every option as configured, with windows of 60 steps and 3 channels.
+PARAMETERS = {
+    "iforest": 0,
+    "kmeans": 0,
+    "mae": 495_343,
+    "pca": 0,
+}
+
+OPTIONS = [path.stem for path in sorted((conf_dir() / "model").glob("*.yaml"))]
+SERIES = [
+    name
+    for name in OPTIONS
+    if locate(OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")._target_).kind == "series"  # type: ignore[attr-defined]
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower on several threads, by far on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@functools.cache
+def config_of(name: str) -> DictConfig:
+    ConfigStore.instance().store("train_schema", TrainSchema)
+    cli._register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", overrides=[f"model={name}"])
+
+
+def made(name: str, seed: int = 0) -> SeriesDetector:
+    torch.manual_seed(seed)
+    node = config_of(name).model
+    detector: SeriesDetector = instantiate(node, window=WINDOW, n_channels=CHANNELS, _convert_="all")
+    return detector
+
+
+def waves(batch: int, seed: int) -> Tensor:
+    """Three channels on one phase, so that each value can be known from what is around it."""
+    generator = torch.Generator().manual_seed(seed)
+    phase = torch.rand(batch, 1, 1, generator=generator) * 6.283
+    time = torch.arange(WINDOW)[None, :, None] * 0.4
+    clean = torch.sin(time * torch.tensor([1.0, 0.5, 1.0]) + phase + torch.tensor([0.0, 0.7, 1.5]))
+    return clean + 0.05 * torch.randn(batch, WINDOW, CHANNELS, generator=generator)
+
+
+def batch_of(x: Tensor) -> SeriesBatch:
+    return SeriesBatch(x, torch.zeros(len(x), dtype=torch.int64))
+
+
+def enter(detector: SeriesDetector, stage: str) -> list[torch.nn.Parameter]:
+    """Begin a stage as the task does; returns what it optimises."""
+    detector.stage = stage
+    detector.requires_grad_(False)
+    for parameter in detector.trainable(stage):
+        parameter.requires_grad_(True)
+    detector.begin_stage(stage, [batch_of(waves(16, seed=s)) for s in range(2)])
+    detector.train()
+    return [parameter for parameter in detector.parameters() if parameter.requires_grad]
+
+
+def learn(detector: SeriesDetector, steps: int = STEPS) -> SeriesDetector:
+    """All stages of a training on normal waves."""
+    if isinstance(detector, FitOnceDetector):
+        for seed in range(8):
+            detector.collect(batch_of(waves(16, seed)))
+        detector.finish()
+        return detector.eval()
+    for stage in detector.stages:
+        optimizer = torch.optim.AdamW(enter(detector, stage.name), lr=2e-3)
+        for step in range(steps):
+            detector.epoch = step // 10
+            loss = detector.loss(batch_of(waves(16, seed=step)))["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return detector.eval()
+
+
+@pytest.fixture(scope="module", params=SERIES)
+def trained(request: pytest.FixtureRequest) -> tuple[str, SeriesDetector]:
+    """Each detector after a short training; tests must leave it as it is."""
+    return request.param, learn(made(request.param))
+
+
+def planted() -> Tensor:
+    x = waves(8, seed=1_000)
+    x[PLACE] += 4.0
+    return x
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+def test_no_option_is_left_out() -> None:
+    assert sorted(PARAMETERS) == OPTIONS
+    assert set(SERIES) <= set(OPTIONS)
+    assert {"mae", "pca", "kmeans", "iforest"} <= set(SERIES)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_number_of_parameters(name: str) -> None:
+    assert sum(parameter.numel() for parameter in made(name).parameters()) == PARAMETERS[name]
+
+
+# --- scores -------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_shapes_and_signs(trained: tuple[str, SeriesDetector]) -> None:
+    _, detector = trained
+    x = waves(4, seed=7)
+    deviations, scores, points = detector.deviations(x), detector.channel_scores(x), detector.point_scores(x)
+    assert deviations.shape[:2] == (4, WINDOW)
+    assert deviations.shape[2] == 1 or deviations.shape[2] % CHANNELS == 0
+    assert scores.shape in ((4, WINDOW, CHANNELS), (4, WINDOW, 1))
+    assert points.shape == (4, WINDOW)
+    for values in (deviations, scores, points):
+        assert values.dtype == torch.float32
+        assert torch.isfinite(values).all()
+    assert (scores >= 0).all()
+    assert scores.std() > 0
+    torch.testing.assert_close(points, scores.mean(dim=-1))
+
+
+@torch.inference_mode()
+def test_planted_anomaly_ranks_first(trained: tuple[str, SeriesDetector]) -> None:
+    _, detector = trained
+    points = detector.point_scores(planted())
+    window, step = divmod(int(points.argmax()), WINDOW)
+    assert window == PLACE[0]
+    assert abs(step - PLACE[1]) <= 10
+    scores = detector.channel_scores(planted())
+    if scores.shape[2] == CHANNELS:  # and the channel to blame is named
+        assert int(scores[PLACE[0], step].argmax()) == PLACE[2]
+
+
+@torch.inference_mode()
+def test_score_does_not_depend_on_the_batch(trained: tuple[str, SeriesDetector]) -> None:
+    _, detector = trained
+    x = planted()
+    alone = torch.cat([detector.deviations(window) for window in x.split(1)])
+    torch.testing.assert_close(detector.deviations(x), alone, rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_scores_are_repeatable_and_leave_the_input_alone(trained: tuple[str, SeriesDetector]) -> None:
+    _, detector = trained
+    x = planted()
+    first = detector.deviations(x)
+    assert torch.equal(detector.deviations(x), first)
+    assert torch.equal(x, planted())
+    loss = detector.loss(batch_of(x))["loss"]
+    assert torch.equal(detector.loss(batch_of(x))["loss"], loss)
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_training_lowers_the_loss_and_the_loss_tells_normal_from_not(
+    trained: tuple[str, SeriesDetector],
+) -> None:
+    name, detector = trained
+    normal, odd = batch_of(waves(16, seed=2_000)), batch_of(waves(16, seed=2_000).flip(2) + 2.0)
+    usual = float(detector.loss(normal)["loss"])
+    assert usual == usual != float("inf")
+    if isinstance(detector, FitOnceDetector):
+        assert float(detector.loss(odd)["loss"]) > 1.1 * usual
+        return
+    before = float(made(name).eval().point_scores(normal.x).mean())
+    assert float(detector.point_scores(normal.x).mean()) < 0.8 * before
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_gradient_reaches_every_parameter_of_each_stage_and_no_other(name: str) -> None:
+    detector = made(name)
+    if isinstance(detector, FitOnceDetector):
+        assert not list(detector.parameters())
+        return
+    ever: set[str] = set()
+    for stage in detector.stages:
+        optimizer = torch.optim.SGD(enter(detector, stage.name), lr=1e-2)
+        reached: set[str] = set()
+        for seed in range(24):  # random masks, and paths that start at zero: a single batch is not enough
+            detector.zero_grad()
+            detector.loss(batch_of(waves(16, seed)))["loss"].backward()
+            optimizer.step()
+            for key, parameter in detector.named_parameters():
+                assert parameter.requires_grad or parameter.grad is None, (stage.name, key)
+                if parameter.grad is not None and parameter.grad.abs().sum() > 0:
+                    assert torch.isfinite(parameter.grad).all()
+                    reached.add(key)
+        assert reached == {key for key, parameter in detector.named_parameters() if parameter.requires_grad}
+        ever |= reached
+    assert ever == {key for key, _ in detector.named_parameters()}
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_shares_of_the_stages_fill_the_training(name: str) -> None:
+    stages = made(name).stages
+    assert sum(stage.share for stage in stages) == pytest.approx(1.0)
+    assert len({stage.name for stage in stages}) == len(stages)
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_fresh_task_with_a_checkpoint_scores_like_the_trained_one(
+    trained: tuple[str, SeriesDetector], tmp_path: Path
+) -> None:
+    name, detector = trained
+    cfg, dims = config_of(name), {"window": WINDOW, "n_channels": CHANNELS}
+    task = build_task(cfg, dims)
+    task.detector.load_state_dict(detector.state_dict())
+    task.stage_index = len(detector.stages) - 1  # where the training has ended
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+
+    torch.manual_seed(99)
+    read = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    fresh = build_task(cfg, dims, checkpoint=read).eval()
+    x = planted()
+    untrained = made(name, seed=99).eval().point_scores(x)
+    assert not torch.allclose(untrained, detector.point_scores(x))
+    assert torch.equal(fresh.detector.deviations(x), detector.deviations(x))  # type: ignore[operator]
