@@ -95,7 +95,7 @@ def test_score_depends_on_steps_within_reach_only() -> None:
     x = noise(400, seed=3)
     changed = x.clone()
     changed[200] += 1e4
-    differs = (scorer(x) != scorer(changed)).nonzero()[:, 0]
+    differs = ((scorer(x) - scorer(changed)).abs() > 0.01).nonzero()[:, 0]
     assert differs.min() == 200 - scorer.reach
     assert differs.max() == 200 + scorer.reach
 

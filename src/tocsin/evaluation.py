@@ -108,7 +108,7 @@ def calibrate(
     """
     samples = Samples.of(lengths, window)
     sample_labels = None if labels is None else samples.labels(labels)
-    sample = threshold.fit(samples.scores(scores, aggregation), sample_labels)
+    sample = threshold.fit_samples(samples.scores(scores, aggregation), sample_labels)
     point = threshold.fit(scores, labels)  # last, so that `chosen` tells the method used for points
     return Calibration(method=threshold.chosen, point=point, sample=sample)
 

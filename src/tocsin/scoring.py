@@ -113,7 +113,7 @@ class ErrorScorer(nn.Module):
         *,
         widths: Sequence[int] = (1, 5, 21, 61),
         normalize: Normalize = "zscore",
-        channels: Channels = "topk_mean",
+        channels: Channels = "mean",
         top_share: float = 0.2,
         smooth: int = 11,
     ) -> None:
@@ -155,7 +155,7 @@ class ErrorScorer(nn.Module):
         """
         if not len(deviations) or not torch.isfinite(deviations).all():
             raise ValueError("the scorer needs finite deviations of normal validation data")
-        # Errors without a sign are unusual when large; with a sign, when far from 0 on either side.
+        # Errors without a sign are unusual when large; with a sign, when far from 0 on either side: squared.
         self.signed.fill_(bool((deviations < 0).any()))
         averaged = [
             torch.cat([moving_mean(part, width) for part in _parts(deviations, lengths)])
@@ -186,7 +186,9 @@ class ErrorScorer(nn.Module):
         return self.score(deviations, causal=True)[-1]
 
     def normalised(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
-        """How unusual each channel is (N, K), in units of its normal spread: which one is to blame."""
+        """How unusual each channel is (N, K), in units of its normal spread (squared where deviations have a
+        sign): which one is to blame.
+        """
         if not self.scale.numel():
             raise RuntimeError("the scorer is not fitted")
         if self.scale.shape[1] != deviations.shape[1]:
@@ -196,7 +198,7 @@ class ErrorScorer(nn.Module):
         largest: Tensor | None = None
         for width, center, scale in zip(self.widths, self.center, self.scale, strict=True):
             values = (moving_mean(deviations, width, causal=causal) - center) / scale
-            values = values.abs() if self.signed else values
+            values = values.square() if self.signed else values
             largest = values if largest is None else torch.maximum(largest, values)
         assert largest is not None
         return largest

@@ -53,6 +53,10 @@ class Threshold(ABC):
             ValueError: If the scores are empty or not finite, or the method cannot use them.
         """
 
+    def fit_samples(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
+        """Threshold for the scores of whole samples; arguments as in `fit`."""
+        return self.fit(scores, labels)
+
 
 class BestF1(Threshold):
     """The cut with the best F1 on labelled validation data, exact over every cut."""
@@ -104,12 +108,16 @@ class Pot(Threshold):
     Args:
         level: Share of scores below the peaks, in (0, 1).
         risk: Wanted false-alarm rate per point, in (0, 1 - level); q in the paper.
+        sample_risk: Wanted false-alarm rate per sample, in (0, 0.1). Higher than `risk`, because a sample holds
+            many points, and because a few hundred validation samples cannot tell a smaller one.
     """
 
     name = "pot"
 
-    def __init__(self, *, level: float = 0.98, risk: float = 1e-3) -> None:
+    def __init__(self, *, level: float = 0.98, risk: float = 1e-3, sample_risk: float = 0.02) -> None:
         _check_open("level", level)
+        if not 0 < sample_risk < 0.1:
+            raise ValueError(f"sample_risk must lie between 0 and 0.1, got {sample_risk}")
         _check_open("risk", risk)
         if risk >= 1 - level:
             raise ValueError(
@@ -118,6 +126,10 @@ class Pot(Threshold):
             )
         self.level = level
         self.risk = risk
+        self.sample_risk = sample_risk
+
+    def fit_samples(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
+        return Pot(level=0.9, risk=self.sample_risk).fit(scores)
 
     def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
         """See `Threshold.fit`."""
@@ -240,8 +252,14 @@ class Auto(Threshold):
 
     def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
         """See `Threshold.fit`."""
+        return self._choose(labels).fit(scores, labels)
+
+    def fit_samples(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
+        return self._choose(labels).fit_samples(scores, labels)
+
+    def _choose(self, labels: np.ndarray | None) -> Threshold:
         self._method = BestF1() if labels is not None and _has_both_classes(labels) else Pot()
-        return self._method.fit(scores, labels)
+        return self._method
 
 
 def fit_pareto(excess: np.ndarray) -> tuple[float, float]:

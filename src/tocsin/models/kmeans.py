@@ -51,4 +51,4 @@ class WindowKMeans(WindowBaseline):
 
     def deviations_of(self, rows: Tensor) -> Tensor:
         nearest = torch.cdist(rows, self.centroids).argmin(dim=1)
-        return rows - self.centroids[nearest]
+        return (rows - self.centroids[nearest]).square()

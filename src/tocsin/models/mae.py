@@ -42,7 +42,7 @@ Wiring = Literal["after_encoder", "before_encoder"]
 Schedule = Literal["two_phase", "joint"]
 Weighting = Literal["none", "grad", "pseudo", "label_margin"]
 ScoreMode = Literal["all_patches", "mask_last_n"]
-MaskUnit = Literal["patch", "channel", "both"]
+MaskUnit = Literal["patch", "channel", "both", "auto"]
 
 
 class Masked(NamedTuple):
@@ -80,7 +80,7 @@ class MaskedAutoencoder(SeriesDetector):
         student_layers: Layers of the student decoder; fewer than the teacher's, or it copies too well.
         mask_unit: What is hidden. `patch`: all channels for a while, to be told from the time around.
             `channel`: a channel for the whole window, to be told from the others. `both`: now one, now the
-            other; a single channel has patches only.
+            other. `auto`: channels where there are several, else patches.
         mask_ratio: Share of patches hidden in training, in (0, 1).
         patchify: How a patch becomes a token. `linear` and `patch_cnn` see one patch only;
             `cnn_first` also sees two points of each neighbour.
@@ -155,8 +155,10 @@ class MaskedAutoencoder(SeriesDetector):
         check_choice("weighting", weighting, get_args(Weighting))
         check_choice("score", score, get_args(ScoreMode))
         check_choice("mask_unit", mask_unit, get_args(MaskUnit))
-        if mask_unit == "channel" and n_channels < 2:
-            raise ValueError("mask_unit='channel' needs at least two channels: use mask_unit='patch'")
+        if mask_unit == "auto":
+            mask_unit = "channel" if n_channels > 1 else "patch"
+        if mask_unit != "patch" and n_channels < 2:
+            raise ValueError(f"mask_unit={mask_unit!r} needs at least two channels: use mask_unit='patch'")
         if mask_unit != "patch" and score == "mask_last_n":
             raise ValueError("score='mask_last_n' hides patches: use it with mask_unit='patch'")
         check_range("mask_ratio", mask_ratio, 0.0 < mask_ratio < 1.0, "between 0 and 1")
@@ -172,7 +174,7 @@ class MaskedAutoencoder(SeriesDetector):
             longest = window - patch_size
             check_range("last_n", last_n, 1 <= last_n <= longest, f"between 1 and {longest}")
 
-        by_channel = mask_unit != "patch" and n_channels > 1
+        by_channel = mask_unit != "patch"
         self.units = (["patch"] if mask_unit != "channel" else []) + (["channel"] if by_channel else [])
         self.patch_size = patch_size
         self.n_patches = n_patches

@@ -53,4 +53,4 @@ class WindowPCA(WindowBaseline):
         self.residual.copy_(torch.eye(self.width, dtype=torch.float64) - components.T @ components)
 
     def deviations_of(self, rows: Tensor) -> Tensor:
-        return (rows - self.mean) @ self.residual
+        return ((rows - self.mean) @ self.residual).square()

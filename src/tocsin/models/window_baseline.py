@@ -32,7 +32,7 @@ class WindowBaseline(FitOnceDetector):
         self.max_rows = max_rows
         self.seed = seed
         self._rows: list[Tensor] = []
-        # Mean squared deviation of the training rows: the unit of the loss.
+        # Mean error of the training rows: the unit of the loss.
         self.register_buffer("unit", torch.ones(()))
         self.unit: Tensor
 
@@ -51,7 +51,7 @@ class WindowBaseline(FitOnceDetector):
         if len(rows) > self.max_rows:
             rows = rows[torch.linspace(0, len(rows) - 1, self.max_rows).long()]
         self.fit(rows)
-        self.unit.fill_(self.deviations_of(rows.to(self.unit.device)).square().mean().clamp(min=1e-12))
+        self.unit.fill_(self.deviations_of(rows.to(self.unit.device)).mean().clamp(min=1e-12))
 
     @abstractmethod
     def fit(self, rows: Tensor) -> None:
@@ -59,14 +59,14 @@ class WindowBaseline(FitOnceDetector):
 
     @abstractmethod
     def deviations_of(self, rows: Tensor) -> Tensor:
-        """Deviation (R, L * C) of each number of (R, L * C) short windows, or (R, L) one for each step."""
+        """Error (R, L * C) >= 0 of each number of (R, L * C) short windows, or (R, L) one for each step."""
 
     def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
-        """Mean squared deviation, in units of that of the training rows."""
-        return {"loss": self.channel_scores(batch.x).mean() / self.unit}
+        """Mean error, in units of that of the training rows."""
+        return {"loss": self.deviations(batch.x).mean() / self.unit}
 
     def deviations(self, x: Tensor) -> Tensor:
-        """Deviations in the short windows, averaged where they overlap."""
+        """Errors in the short windows, averaged where they overlap; without a sign."""
         B, T, _ = x.shape
         starts = self._starts(T)
         found = self.deviations_of(self._cut(x, starts))
