@@ -174,8 +174,8 @@ class MaskedAutoencoder(SeriesDetector):
             longest = window - patch_size
             check_range("last_n", last_n, 1 <= last_n <= longest, f"between 1 and {longest}")
 
-        by_channel = mask_unit != "patch"
-        self.units = (["patch"] if mask_unit != "channel" else []) + (["channel"] if by_channel else [])
+        by_patch, by_channel = mask_unit != "channel", mask_unit != "patch"
+        self.units = ["patch"] * by_patch + ["channel"] * by_channel
         self.patch_size = patch_size
         self.n_patches = n_patches
         self.patch_values = patch_size * n_channels
@@ -202,8 +202,9 @@ class MaskedAutoencoder(SeriesDetector):
         self.encoder = encoder_stack(encoder_layers, *sizes)
         self.teacher = CrossAttentionDecoder(teacher_layers, self.patch_values + self.map_size, *sizes)
         self.student = CrossAttentionDecoder(student_layers, self.patch_values, *sizes)
-        self.teacher_token = nn.Parameter(torch.zeros(d_model))
-        self.student_token = nn.Parameter(torch.zeros(d_model)) if mask_wiring == "after_encoder" else None
+        self.teacher_token = nn.Parameter(torch.zeros(d_model)) if by_patch else None
+        own_token = by_patch and mask_wiring == "after_encoder"
+        self.student_token = nn.Parameter(torch.zeros(d_model)) if own_token else None
         self.register_buffer("positions", sinusoidal_positions(n_patches, d_model), persistent=False)
         masks = (
             spread_groups(n_patches, score_groups)
@@ -257,9 +258,9 @@ class MaskedAutoencoder(SeriesDetector):
             x = x.masked_fill(mask.repeat_interleave(self.patch_size, dim=1)[:, :, None], 0.0)
         tokens = self.patchify(x) + self.positions  # (B, N, D)
         if self.mask_wiring == "before_encoder":
-            return self.encoder(
-                torch.where(mask[:, :, None], self.teacher_token + self.positions, tokens)
-            ), None
+            assert self.teacher_token is not None
+            hidden = self.teacher_token + self.positions
+            return self.encoder(torch.where(mask[:, :, None], hidden, tokens)), None
         visible = mask.long().argsort(dim=1, stable=True)[:, : mask.shape[1] - n_masked]
         index = visible[:, :, None].expand(-1, -1, tokens.shape[2])  # (B, visible, D)
         return self.encoder(tokens.gather(1, index)), index
@@ -420,9 +421,8 @@ class MaskedAutoencoder(SeriesDetector):
         if student is not None:
             size = (error.square() + weight * (teacher - student).square()).sqrt()
             error = torch.where(error < 0, -size, size)
-        deviations = from_patches(
-            (error * values).sum(dim=1) / values.sum(dim=1), self.patch_size
-        )  # (B, T, C)
+        joined = (error * values).sum(dim=1) / values.sum(dim=1)  # (B, N, P * C)
+        deviations = from_patches(joined, self.patch_size)  # (B, T, C)
         if self.score_mode == "mask_last_n":
             deviations[:, : -self.last_n] = torch.nan
         return deviations
