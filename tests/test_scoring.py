@@ -23,6 +23,17 @@ def test_moving_mean_against_scipy_inside_and_by_loop_at_the_ends(width: int) ->
         np.testing.assert_allclose(got[step], around.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_missing_steps_count_as_zero_if_asked() -> None:
+    assert moving_mean(torch.ones(5), 3, partial=False).tolist() == pytest.approx([2 / 3, 1, 1, 1, 2 / 3])
+
+
+def test_the_first_steps_of_a_stream_do_not_alarm() -> None:
+    scorer = ErrorScorer().fit(noise())
+    x = noise(300, seed=5)
+    starts = [float(scorer.score_last(x[: n + 1])) for n in range(60)]
+    assert max(starts) < float(scorer.score(x, causal=True).max()) * 1.05
+
+
 def test_causal_mean_looks_back_only() -> None:
     x = noise(50, 1)
     changed = x.clone()

@@ -101,16 +101,7 @@ def settable(argument: str) -> str:
     Hydra itself refuses keys that no file names. The check of the composed configuration, which knows the
     constructors, refuses wrong ones in its place.
     """
-    found = re.match(rf"({'|'.join(OPTION_GROUPS)})\.([\w.]+)=", argument)
-    return f"++{argument}" if found and not _is_listed(*found.groups()) else argument
-
-
-def _is_listed(group: str, key: str) -> bool:
-    """Whether a file of the group names the key (a line `name:`); Hydra then checks it itself."""
-    from tocsin.config import conf_dir
-
-    line = re.compile(rf"^\s*{re.escape(key.rpartition('.')[2])}:", flags=re.MULTILINE)
-    return any(line.search(path.read_text()) for path in (conf_dir() / group).glob("*.yaml"))
+    return f"++{argument}" if re.match(rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=", argument) else argument
 
 
 class _Stopped(BaseException):

@@ -25,13 +25,14 @@ _FLOOR = 0.1  # smallest scale of a channel, as a share of the median channel's
 _TINY = 1e-12
 
 
-def moving_mean(x: Tensor, width: int, *, causal: bool = False) -> Tensor:
-    """Mean over the steps around each step that exist.
+def moving_mean(x: Tensor, width: int, *, causal: bool = False, partial: bool = True) -> Tensor:
+    """Mean over the steps around each step.
 
     Args:
         x: (N, ...) float, one series.
         width: Steps averaged, odd unless `causal`.
         causal: Average the step and those before it.
+        partial: Near the ends, average the steps that exist; else count missing ones as 0.
 
     Returns:
         As x.
@@ -43,7 +44,7 @@ def moving_mean(x: Tensor, width: int, *, causal: bool = False) -> Tensor:
     step = torch.arange(n, device=x.device)
     first = (step - (width - 1 if causal else width // 2)).clamp(min=0)
     last = (step + (1 if causal else width // 2 + 1)).clamp(max=n)
-    count = (last - first).reshape(-1, *[1] * (x.dim() - 1))
+    count = (last - first).reshape(-1, *[1] * (x.dim() - 1)) if partial else width
     return ((total[last] - total[first]) / count).to(x.dtype)
 
 
@@ -134,7 +135,7 @@ class ErrorScorer(nn.Module):
         self.channels = channels
         self.top_share = top_share
         self.smooth = smooth
-        self.register_buffer("center", torch.empty(0))  # (widths, K)
+        self.register_buffer("center", torch.empty(0))  # (K,)
         self.register_buffer("scale", torch.empty(0))  # (widths, K)
         self.register_buffer("signed", torch.tensor(False))
 
@@ -157,13 +158,13 @@ class ErrorScorer(nn.Module):
             raise ValueError("the scorer needs finite deviations of normal validation data")
         # Errors without a sign are unusual when large; with a sign, when far from 0 on either side: squared.
         self.signed.fill_(bool((deviations < 0).any()))
+        self.center = center_and_scale(deviations, self.normalize)[0]
+        centered = deviations - self.center
         averaged = [
-            torch.cat([moving_mean(part, width) for part in _parts(deviations, lengths)])
+            torch.cat([moving_mean(part, width, partial=False) for part in _parts(centered, lengths)])
             for width in self.widths
         ]
-        statistics = [center_and_scale(values, self.normalize) for values in averaged]
-        self.center = torch.stack([center for center, _ in statistics])
-        self.scale = torch.stack([scale for _, scale in statistics])
+        self.scale = torch.stack([center_and_scale(values, self.normalize)[1] for values in averaged])
         return self
 
     def forward(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
@@ -186,9 +187,7 @@ class ErrorScorer(nn.Module):
         return self.score(deviations, causal=True)[-1]
 
     def normalised(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
-        """How unusual each channel is (N, K), in units of its normal spread (squared where deviations have a
-        sign): which one is to blame.
-        """
+        """How unusual each channel is (N, K): in units of its normal spread, squared where there is a sign."""
         if not self.scale.numel():
             raise RuntimeError("the scorer is not fitted")
         if self.scale.shape[1] != deviations.shape[1]:
@@ -196,8 +195,10 @@ class ErrorScorer(nn.Module):
                 f"the scorer was fitted on {self.scale.shape[1]} channels, but got {deviations.shape[1]}"
             )
         largest: Tensor | None = None
-        for width, center, scale in zip(self.widths, self.center, self.scale, strict=True):
-            values = (moving_mean(deviations, width, causal=causal) - center) / scale
+        centered = deviations - self.center
+        for width, scale in zip(self.widths, self.scale, strict=True):
+            # Steps beyond the ends count as normal: the mean of few steps would look unusual too easily.
+            values = moving_mean(centered, width, causal=causal, partial=False) / scale
             values = values.square() if self.signed else values
             largest = values if largest is None else torch.maximum(largest, values)
         assert largest is not None
