@@ -174,13 +174,13 @@ def test_resumed_run_goes_on_in_the_folder_of_its_checkpoint() -> None:
 
 
 def test_last_is_the_newest_run(tmp_path: Path) -> None:
-    for age, name in enumerate(("2026-01-03", "2026-01-01", "2026-01-02")):  # newest first by time of writing
+    for age, name in enumerate(("2026-01-02", "2026-01-01", "2026-01-03")):  # newest first by time of writing
         path = tmp_path / name / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     (tmp_path / "2026-02-01" / "checkpoints").mkdir(parents=True)  # killed in its first epoch
-    assert cli.run_dir("last", str(tmp_path)) == str(tmp_path / "2026-01-03")
+    assert cli.run_dir("last", str(tmp_path)) == str(tmp_path / "2026-01-02")
 
 
 def test_last_without_any_run(tmp_path: Path) -> None:
