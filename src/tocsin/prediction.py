@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,17 @@ def load_trained(cfg: DictConfig) -> Trained:
 def read_new(cfg: DictConfig, trained: Trained) -> SeriesData:
     """The new series, with the channels of training in their order."""
     label = cfg.data.get("label_column")
-    return read_series(
+    read = partial(
+        read_series,
         cfg.input,
         timestamp_column=cfg.data.get("timestamp_column"),
         label_column=label if label in stored_names(cfg.input) else None,
-        channels=trained.channel_names,
     )
+    if Path(cfg.input).suffix == ".npy":  # picking channels would copy a memory map that needs no picking
+        series = read()
+        if series.channel_names == trained.channel_names:
+            return series
+    return read(channels=trained.channel_names)
 
 
 class ScoreCollector(L.Callback):
