@@ -3,7 +3,7 @@
 Four explicit steps, each a pure function below:
 
 1. average the deviations over several widths of time. Where they have a sign, noise cancels and a shift does
-   not: what no single step shows, a hundred steps do;
+   not: what no single step shows, a hundred steps do. Their energy is averaged too, and counts as much;
 2. put every channel and width on one scale, by what normal validation data show (as Deng and Hooi, "Graph
    Neural Network-Based Anomaly Detection in Multivariate Time Series", AAAI 2021, section 3.6, do for steps);
 3. take the largest of the widths, and join the channels;
@@ -107,6 +107,7 @@ class ErrorScorer(nn.Module):
 
     center: Tensor
     scale: Tensor
+    spread: Tensor
     signed: Tensor
 
     def __init__(
@@ -135,8 +136,9 @@ class ErrorScorer(nn.Module):
         self.channels = channels
         self.top_share = top_share
         self.smooth = smooth
-        self.register_buffer("center", torch.empty(0))  # (K,)
-        self.register_buffer("scale", torch.empty(0))  # (widths, K)
+        self.register_buffer("center", torch.empty(0))  # (views, K)
+        self.register_buffer("scale", torch.empty(0))  # (views, widths, K)
+        self.register_buffer("spread", torch.empty(0))  # (views, K)
         self.register_buffer("signed", torch.tensor(False))
 
     @property
@@ -156,16 +158,43 @@ class ErrorScorer(nn.Module):
         """
         if not len(deviations) or not torch.isfinite(deviations).all():
             raise ValueError("the scorer needs finite deviations of normal validation data")
-        # Errors without a sign are unusual when large; with a sign, when far from 0 on either side: squared.
         self.signed.fill_(bool((deviations < 0).any()))
-        self.center = center_and_scale(deviations, self.normalize)[0]
-        centered = deviations - self.center
-        averaged = [
-            torch.cat([moving_mean(part, width, partial=False) for part in _parts(centered, lengths)])
-            for width in self.widths
-        ]
-        self.scale = torch.stack([center_and_scale(values, self.normalize)[1] for values in averaged])
+        centers: list[Tensor] = []
+        scales: list[Tensor] = []
+        spreads: list[Tensor] = []
+        for view in self._views(deviations):
+            center = center_and_scale(view, self.normalize)[0]
+            parts = _parts(view - center, lengths)
+            means = [
+                torch.cat([moving_mean(part, width, partial=False) for part in parts])
+                for width in self.widths
+            ]
+            scale = torch.stack([center_and_scale(values, self.normalize)[1] for values in means])
+            is_signed = bool(self.signed) and not spreads
+            largest = torch.cat([self._largest(part, scale, squared=is_signed) for part in parts])
+            centers.append(center)
+            scales.append(scale)
+            spreads.append(center_and_scale(largest, "zscore")[1])
+        self.center, self.scale, self.spread = (torch.stack(part) for part in (centers, scales, spreads))
         return self
+
+    def _views(self, deviations: Tensor) -> list[Tensor]:
+        """What is averaged over time: signed deviations and their energy, or errors without a sign as they are.
+
+        Signed means show a small shift that lasts, mean energy a noise that grows; neither shows the other.
+        """
+        return [deviations, deviations.square()] if self.signed else [deviations]
+
+    def _largest(self, centered: Tensor, scale: Tensor, *, squared: bool, causal: bool = False) -> Tensor:
+        """Largest of the widths (N, K): on either side of 0 if `squared`, else above it."""
+        largest: Tensor | None = None
+        for width, width_scale in zip(self.widths, scale, strict=True):
+            # Steps beyond the ends count as normal: the mean of few steps would look unusual too easily.
+            values = moving_mean(centered, width, causal=causal, partial=False) / width_scale
+            values = values.square() if squared else values
+            largest = values if largest is None else torch.maximum(largest, values)
+        assert largest is not None
+        return largest
 
     def forward(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Score whole series.
@@ -187,22 +216,21 @@ class ErrorScorer(nn.Module):
         return self.score(deviations, causal=True)[-1]
 
     def normalised(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
-        """How unusual each channel is (N, K): in units of its normal spread, squared where there is a sign."""
+        """How unusual each channel is (N, K), in units of its spread on normal data: which one is to blame."""
         if not self.scale.numel():
             raise RuntimeError("the scorer is not fitted")
-        if self.scale.shape[1] != deviations.shape[1]:
+        if self.center.shape[1] != deviations.shape[1]:
             raise ValueError(
-                f"the scorer was fitted on {self.scale.shape[1]} channels, but got {deviations.shape[1]}"
+                f"the scorer was fitted on {self.center.shape[1]} channels, but got {deviations.shape[1]}"
             )
-        largest: Tensor | None = None
-        centered = deviations - self.center
-        for width, scale in zip(self.widths, self.scale, strict=True):
-            # Steps beyond the ends count as normal: the mean of few steps would look unusual too easily.
-            values = moving_mean(centered, width, causal=causal, partial=False) / scale
-            values = values.square() if self.signed else values
-            largest = values if largest is None else torch.maximum(largest, values)
-        assert largest is not None
-        return largest
+        views = self._views(deviations)
+        total = torch.zeros_like(deviations)
+        for index, view in enumerate(views):
+            centered = view - self.center[index]
+            is_signed = bool(self.signed) and index == 0
+            largest = self._largest(centered, self.scale[index], squared=is_signed, causal=causal)
+            total += largest / self.spread[index]
+        return total / len(views)
 
     def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
         """Score (N,) of one series (N, K); `causal` looks back only."""
@@ -210,7 +238,7 @@ class ErrorScorer(nn.Module):
         return moving_mean(joined, self.smooth, causal=causal)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("center", "scale"):
+        for name in ("center", "scale", "spread"):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.scale.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
