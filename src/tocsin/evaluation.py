@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from tocsin.errors import ConfigError
 from tocsin.metrics.functional import auc_roc, best_f1, precision_recall_f1
 from tocsin.metrics.series import threshold_free_metrics, thresholded_metrics
 from tocsin.metrics.thresholds import Threshold
@@ -63,7 +64,7 @@ class Samples:
     def scores(self, scores: np.ndarray, aggregation: str = "topk_mean") -> np.ndarray:
         """(S,) score of each sample from (N,) point scores."""
         if aggregation not in AGGREGATIONS:
-            raise ValueError(f"series_agg={aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
+            raise ConfigError(f"series_agg={aggregation!r} is not one of {', '.join(AGGREGATIONS)}")
         result = np.empty(len(self.begin))
         sizes = self.end - self.begin
         for size in np.unique(sizes):  # all samples of one size at once

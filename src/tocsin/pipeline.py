@@ -20,6 +20,7 @@ import lightning
 import lightning.pytorch as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,7 +32,7 @@ from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
 from tocsin.config import check
 from tocsin.data.base import SeriesDataModule
 from tocsin.devices import resolve_devices, resolve_precision
-from tocsin.errors import TocsinError
+from tocsin.errors import ConfigError, TocsinError
 from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
 from tocsin.tasks.base import Task
 
@@ -108,9 +109,23 @@ def evaluate(cfg: DictConfig) -> None:
 # --- building ---------------------------------------------------------------------------------------------
 
 
+def build(node: DictConfig, **arguments: Any) -> Any:
+    """Make the object that a node of the configuration describes.
+
+    Raises:
+        ConfigError: Its constructor refuses an option.
+    """
+    try:
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | TypeError):
+            raise ConfigError(str(error.__cause__)) from error
+        raise
+
+
 def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) -> SeriesDataModule:
     """Datamodule of a configuration, set up; with `state`, scaled as the training data were."""
-    datamodule: SeriesDataModule = instantiate(cfg.data, _convert_="all")
+    datamodule: SeriesDataModule = build(cfg.data)
     if state is not None:
         datamodule.restore(state)
     datamodule.prepare_data()
@@ -120,16 +135,15 @@ def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) ->
 
 def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, Any] | None = None) -> Task:
     """Task of a configuration around its detector; with `checkpoint`, with its weights and in its stage."""
-    detector = instantiate(cfg.model, **dims, _convert_="all")
-    task: Task = instantiate(
+    detector = build(cfg.model, **dims)
+    task: Task = build(
         cfg.task,
         detector=detector,
-        optimizer=instantiate(cfg.optimizer, _partial_=True, _convert_="all"),
-        scheduler=instantiate(cfg.scheduler, _partial_=True, _convert_="all") if cfg.scheduler else None,
-        threshold=instantiate(cfg.threshold, _convert_="all"),
+        optimizer=build(cfg.optimizer, _partial_=True),
+        scheduler=build(cfg.scheduler, _partial_=True) if cfg.scheduler else None,
+        threshold=build(cfg.threshold),
         monitor=cfg.monitor,
         seed=cfg.seed,
-        _convert_="all",
     )
     if checkpoint is not None:
         task.on_load_checkpoint(checkpoint)
@@ -139,19 +153,18 @@ def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, A
 
 def build_trainer(cfg: DictConfig, *extra: L.Callback) -> L.Trainer:
     """Trainer of a configuration, with its callbacks and loggers."""
-    callbacks = [instantiate(node, _convert_="all") for node in (cfg.callbacks or {}).values() if node]
-    loggers = [instantiate(node, _convert_="all") for node in (cfg.logger or {}).values() if node]
+    callbacks = [build(node) for node in (cfg.callbacks or {}).values() if node]
+    loggers = [build(node) for node in (cfg.logger or {}).values() if node]
     on_terminal = sys.stdout.isatty()
     if not on_terminal:
         callbacks.append(EpochLine())
-    trainer: L.Trainer = instantiate(
+    trainer: L.Trainer = build(
         cfg.trainer,
         devices=resolve_devices(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator),
         precision=resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         callbacks=[*callbacks, *extra],
         logger=loggers or False,
         enable_progress_bar=on_terminal,
-        _convert_="all",
     )
     return trainer
 

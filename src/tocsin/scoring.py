@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from tocsin.errors import ConfigError
+
 Normalize = Literal["none", "zscore", "robust"]
 Channels = Literal["mean", "topk_mean", "max"]
 
@@ -125,12 +127,12 @@ class ErrorScorer(nn.Module):
             ("channels", channels, get_args(Channels)),
         ):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
+                raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
         if not 0.0 < top_share <= 1.0:
-            raise ValueError(f"top_share={top_share} is not in (0, 1]")
+            raise ConfigError(f"top_share={top_share} is not in (0, 1]")
         for name, width in (*(("widths", width) for width in widths), ("smooth", smooth)):
             if width < 1 or width % 2 == 0:
-                raise ValueError(f"{name}: {width} is not a positive odd number")
+                raise ConfigError(f"{name}: {width} is not a positive odd number")
         self.widths = tuple(widths)
         self.normalize = normalize
         self.channels = channels
@@ -157,7 +159,7 @@ class ErrorScorer(nn.Module):
             ValueError: If there are none, or some are not finite.
         """
         if not len(deviations) or not torch.isfinite(deviations).all():
-            raise ValueError("the scorer needs finite deviations of normal validation data")
+            raise ConfigError("the scorer needs finite deviations of normal validation data")
         self.signed.fill_(bool((deviations < 0).any()))
         centers: list[Tensor] = []
         scales: list[Tensor] = []
@@ -220,7 +222,7 @@ class ErrorScorer(nn.Module):
         if not self.scale.numel():
             raise RuntimeError("the scorer is not fitted")
         if self.center.shape[1] != deviations.shape[1]:
-            raise ValueError(
+            raise ConfigError(
                 f"the scorer was fitted on {self.center.shape[1]} channels, but got {deviations.shape[1]}"
             )
         views = self._views(deviations)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from tocsin.batch import SeriesBatch
+from tocsin.errors import ConfigError
 
 REDUCTIONS = ("mean", "max", "last")
 
@@ -37,7 +38,7 @@ def window_starts(lengths: Sequence[int], window: int, stride: int, *, cover: bo
     starts, offset = [], 0
     for index, length in enumerate(lengths):
         if length < window:
-            raise ValueError(
+            raise ConfigError(
                 f"series {index} has {length} steps, fewer than data.window={window}; "
                 f"set data.window to {length} or less"
             )
@@ -122,7 +123,7 @@ class OverlapFold:
 
     def __init__(self, *, n_steps: int, window: int, reduce: str = "mean") -> None:
         if reduce not in REDUCTIONS:
-            raise ValueError(f"reduce={reduce!r} is not one of {', '.join(REDUCTIONS)}")
+            raise ConfigError(f"reduce={reduce!r} is not one of {', '.join(REDUCTIONS)}")
         self.n_steps = n_steps
         self.window = window
         self.reduce = reduce

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tocsin.errors import ConfigError
 from tocsin.metrics.autocorrelation import decorrelation_length
 from tocsin.metrics.functional import best_f1, check_scores, finite_scores
 
@@ -66,14 +67,14 @@ class BestF1(Threshold):
     def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
         """See `Threshold.fit`; raises ValueError unless `labels` hold both classes."""
         if labels is None:
-            raise ValueError(
+            raise ConfigError(
                 "threshold best_f1 needs labelled validation data, but there are no labels: "
                 "use pot, quantile, conformal or mad"
             )
         scores, labels = check_scores(scores, labels)
         if not _has_both_classes(labels):
             only = "anomalous" if labels[0] else "normal"
-            raise ValueError(
+            raise ConfigError(
                 f"threshold best_f1 needs both classes in the validation labels, but all {len(labels)} "
                 f"points are {only}: use pot, quantile, conformal or mad"
             )
@@ -117,10 +118,10 @@ class Pot(Threshold):
     def __init__(self, *, level: float = 0.98, risk: float = 1e-3, sample_risk: float = 0.02) -> None:
         _check_open("level", level)
         if not 0 < sample_risk < 0.1:
-            raise ValueError(f"sample_risk must lie between 0 and 0.1, got {sample_risk}")
+            raise ConfigError(f"sample_risk must lie between 0 and 0.1, got {sample_risk}")
         _check_open("risk", risk)
         if risk >= 1 - level:
-            raise ValueError(
+            raise ConfigError(
                 f"risk must be below 1 - level = {1 - level:g}, the share of peaks among the scores, "
                 f"got {risk}"
             )
@@ -163,7 +164,7 @@ class Conformal(Threshold):
     def __init__(self, *, alpha: float = 0.01, thin: int | Literal["auto"] = "auto") -> None:
         _check_open("alpha", alpha)
         if thin != "auto" and thin < 1:
-            raise ValueError(f"thin must be 'auto' or a step of at least 1, got {thin}")
+            raise ConfigError(f"thin must be 'auto' or a step of at least 1, got {thin}")
         self.alpha = alpha
         self.thin = thin
 
@@ -181,7 +182,7 @@ class Conformal(Threshold):
         n = len(scores)
         needed = int(np.ceil(1 / self.alpha * (1 - 1e-12))) - 1
         if n < needed:
-            raise ValueError(
+            raise ConfigError(
                 f"threshold conformal needs at least {needed} scores for alpha={self.alpha:g}, got {n}: "
                 "raise alpha or use mad"
             )
@@ -207,7 +208,7 @@ class Mad(Threshold):
 
     def __init__(self, *, k: float = 6.0) -> None:
         if not k > 0:
-            raise ValueError(f"k must be above 0, got {k}")
+            raise ConfigError(f"k must be above 0, got {k}")
         self.k = k
 
     def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
@@ -229,7 +230,7 @@ class Fixed(Threshold):
 
     def __init__(self, *, value: float) -> None:
         if not np.isfinite(value):
-            raise ValueError(f"value must be finite, got {value}")
+            raise ConfigError(f"value must be finite, got {value}")
         self.value = float(value)
 
     def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
@@ -307,4 +308,4 @@ def _just_above(value: float, scores: np.ndarray) -> float:
 
 def _check_open(name: str, value: float) -> None:
     if not 0 < value < 1:
-        raise ValueError(f"{name} must lie between 0 and 1, got {value}")
+        raise ConfigError(f"{name} must lie between 0 and 1, got {value}")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tocsin.errors import ConfigError
 from tocsin.models.window_baseline import WindowBaseline
 
 
@@ -41,7 +42,7 @@ class WindowKMeans(WindowBaseline):
         from sklearn.cluster import KMeans
 
         if len(rows) < self.n_clusters:
-            raise ValueError(
+            raise ConfigError(
                 f"model.n_clusters={self.n_clusters}, but there are only {len(rows)} training windows; "
                 "set it lower or give more data"
             )

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from tocsin.batch import SeriesBatch
 from tocsin.data.injection import inject_windows
+from tocsin.errors import ConfigError
 from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
 from tocsin.models.base import Reconstruction, SeriesDetector, Stage
 from tocsin.models.channel_masks import DetailPath, groups_of_channels
@@ -341,7 +342,7 @@ class MaskedAutoencoder(SeriesDetector):
             ValueError: If `weighting="label_margin"` and the training batch has no labels.
         """
         if self.weighting == "label_margin" and self.training and batch.labels is None:
-            raise ValueError(
+            raise ConfigError(
                 "weighting='label_margin' needs labelled training data, but the batch has no labels"
             )
         if self.training:
