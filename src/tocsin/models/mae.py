@@ -8,11 +8,13 @@ ones. Where T misses the data x, or S misses T, the window is unusual.
 What differs: the encoder sees visible patches only (as in AED-MAE, not @a9e8287); teacher and student have
 their own mask tokens; the student reads detached latents; losses are means over points and channels;
 scoring hides every patch in turn with fixed masks, so that scores are deterministic (AED-MAE masks at
-random); no label is read unless `weighting="label_margin"`.
+random); no label is read unless `weighting="label_margin"`. New here: `mask_unit="channel"` hides channels instead
+of patches, because most anomalies of coupled series break a relation between channels and last too long for the
+time around them to tell.
 """
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +29,14 @@ from tocsin.models.channel_masks import DetailPath, groups_of_channels
 from tocsin.models.checks import check_choice, check_range
 from tocsin.models.mae_losses import change_weights, push_apart, touched_patches
 from tocsin.models.patchify import (
+    Masked,
     PatchifyName,
     PoolName,
     build_patchify,
     count_patches,
     from_patches,
     last_patches,
+    nearest_divisor,
     random_masks,
     sinusoidal_positions,
     spread_groups,
@@ -46,22 +50,6 @@ ScoreMode = Literal["all_patches", "mask_last_n"]
 MaskUnit = Literal["patch", "channel", "both", "auto"]
 
 
-class Masked(NamedTuple):
-    """Windows and what is hidden in each.
-
-    Attributes:
-        x: (B, T, C) float.
-        mask: (B, N) bool hidden patches, or (B, C) bool hidden channels.
-        values: (B, N, P * C) bool, hidden values.
-        n_hidden: Hidden patches of every window; unused for channels.
-    """
-
-    x: Tensor
-    mask: Tensor
-    values: Tensor
-    n_hidden: int
-
-
 class MaskedAutoencoder(SeriesDetector):
     """Masked auto-encoder with a teacher and a student decoder.
 
@@ -71,7 +59,7 @@ class MaskedAutoencoder(SeriesDetector):
     Args:
         window: Steps T of a window.
         n_channels: Channels C.
-        patch_size: Steps P of a patch; divides the window.
+        patch_size: Steps P of a patch; divides the window. None takes its divisor nearest to 10.
         d_model: Width of the tokens.
         n_heads: Attention heads; divides `d_model`.
         feedforward: Width of the hidden layer of the feed-forward blocks.
@@ -121,7 +109,7 @@ class MaskedAutoencoder(SeriesDetector):
         *,
         window: int,
         n_channels: int,
-        patch_size: int = 4,
+        patch_size: int | None = 4,
         mask_unit: MaskUnit = "patch",
         d_model: int = 64,
         n_heads: int = 4,
@@ -150,6 +138,7 @@ class MaskedAutoencoder(SeriesDetector):
         student_weight: float = 0.5,
     ) -> None:
         super().__init__()
+        patch_size = patch_size or nearest_divisor(window, 10)
         n_patches = count_patches(window, patch_size)
         check_choice("mask_wiring", mask_wiring, get_args(Wiring))
         check_choice("schedule", schedule, get_args(Schedule))

@@ -6,7 +6,7 @@ windows of a batch.
 """
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,22 @@ PoolName = Literal["mean", "flatten"]
 
 _HIDDEN = 32  # channels of the first convolution
 _GROUPS = 8
+
+
+class Masked(NamedTuple):
+    """Windows and what is hidden in each.
+
+    Attributes:
+        x: (B, T, C) float.
+        mask: (B, N) bool hidden patches, or (B, C) bool hidden channels.
+        values: (B, N, P * C) bool, hidden values.
+        n_hidden: Hidden patches of every window; unused for channels.
+    """
+
+    x: Tensor
+    mask: Tensor
+    values: Tensor
+    n_hidden: int
 
 
 def to_patches(x: Tensor, patch_size: int) -> Tensor:
@@ -47,6 +63,12 @@ def count_patches(window: int, patch_size: int) -> int:
     if patch_size < 1 or window < patch_size or window % patch_size:
         raise ValueError(f"window={window} is not a multiple of patch_size={patch_size}")
     return window // patch_size
+
+
+def nearest_divisor(window: int, wanted: int) -> int:
+    """Divisor of the window nearest to `wanted`, the smaller one of two."""
+    divisors = (size for size in range(1, window + 1) if window % size == 0)
+    return min(divisors, key=lambda size: (abs(size - wanted), size))
 
 
 def sinusoidal_positions(length: int, width: int) -> Tensor:
