@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from tocsin.errors import TocsinError
+from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.base import Detector, FitOnceDetector
 from tocsin.results import Results
 
@@ -82,9 +82,13 @@ class Task(L.LightningModule):
 
     @property
     def stage_epochs(self) -> int:
-        """Most epochs the current stage may take."""
-        share = self.detector.stages[self.stage_index].share
-        return max(1, round(share * (self.trainer.max_epochs or 1)))
+        """Most epochs the current stage may take; each gets one at least."""
+        total, n_stages = self.trainer.max_epochs or 1, len(self.detector.stages)
+        ends = [0]
+        for index in range(self.stage_index + 1):
+            end = round(total * sum(stage.share for stage in self.detector.stages[: index + 1]))
+            ends.append(max(ends[-1] + 1, min(end, total - (n_stages - 1 - index))))
+        return ends[-1] - ends[-2]
 
     def _enter_stage(self) -> None:
         """Freeze everything but what the stage optimises. Also how a resumed run comes back to its stage."""
@@ -123,6 +127,14 @@ class Task(L.LightningModule):
         """Calibrate on the validation split and measure the test split."""
 
     # --- training -----------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        epochs, stages = self.trainer.max_epochs, self.detector.stages
+        if stage == "fit" and epochs is not None and 0 <= epochs < len(stages):
+            names = ", ".join(part.name for part in stages)
+            raise ConfigError(
+                f"trainer.max_epochs={epochs}, but this model trains in {len(stages)} stages: {names}"
+            )
 
     def configure_optimizers(self) -> Optimizer | None:
         """Build optimizer and scheduler for the parameters of the current stage."""

@@ -1,0 +1,117 @@
+"""Stages: what is frozen, where the next one starts, how epochs are shared, and what stops a run."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tocsin.batch import SeriesBatch
+from tocsin.callbacks.checkpoint import BestAndLast
+from tocsin.callbacks.early_stopping import EarlyStopping
+from tocsin.errors import ConfigError, TocsinError
+from tocsin.models.base import SeriesDetector, Stage
+from tocsin.tasks.base import Task
+
+
+class TwoParts(SeriesDetector):
+    """First `a` learns, then `b`; the loss of each is its distance from 3."""
+
+    def __init__(self, broken: bool = False) -> None:
+        super().__init__()
+        self.stages = (Stage("first", 0.75), Stage("second", 0.25))
+        self.a, self.b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+        self.broken = broken
+        self.begun: list[tuple[str, int]] = []
+        self.a_seen: list[float] = []
+
+    def trainable(self, stage: str) -> Iterable[nn.Parameter]:
+        return [self.a if stage == "first" else self.b]
+
+    def begin_stage(self, stage: str, train_batches: Iterable[SeriesBatch]) -> None:
+        self.begun.append((stage, sum(len(batch.x) for batch in train_batches)))
+
+    def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
+        part = self.a if self.stage == "first" else self.b
+        if self.training:
+            self.a_seen.append(float(self.a))
+        loss = (part - 3).square().sum()
+        return {"loss": loss * torch.nan if self.broken else loss, "fine": loss.detach()}
+
+
+class OnlyTraining(Task):
+    accepts = "series"
+
+    def assess(self, trainer: L.Trainer, datamodule: object) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+class Batches(torch.utils.data.Dataset[SeriesBatch]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> SeriesBatch:
+        if index >= 3:
+            raise IndexError
+        return SeriesBatch(torch.zeros(4, 5, 1), torch.zeros(4, dtype=torch.int64))
+
+
+def run(detector: TwoParts, folder: Path, max_epochs: int, patience: int = 100) -> OnlyTraining:
+    task = OnlyTraining(detector=detector, optimizer=partial(torch.optim.SGD, lr=0.1))
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[EarlyStopping(patience=patience, min_delta=0.5), BestAndLast()],
+    )
+    loader = DataLoader(Batches(), batch_size=None)
+    trainer.fit(task, loader, loader)
+    return task
+
+
+def test_each_stage_trains_its_own_part_and_starts_from_the_best_of_the_one_before(tmp_path: Path) -> None:
+    detector = TwoParts()
+    task = run(detector, tmp_path, max_epochs=8)
+    assert detector.begun == [("second", 12)]  # once, with all training batches
+    assert len(set(detector.a_seen[-6:])) == 1  # frozen in the second stage
+    assert float(detector.a) == pytest.approx(3, abs=0.1)
+    assert task.stage == "second"
+    best = torch.load(tmp_path / "checkpoints" / "best_first.ckpt", weights_only=True)["state_dict"]
+    assert float(best["detector.a"]) == detector.a_seen[-1]
+    assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_early_stopping_ends_the_stage_and_then_the_run(tmp_path: Path) -> None:
+    detector = TwoParts()
+    task = run(detector, tmp_path, max_epochs=100, patience=2)
+    assert task.stage == "second"  # the first stage had 75 epochs, but stopped on its own
+    assert task.trainer.current_epoch < 30
+    assert float(detector.b.detach()) > 1
+
+
+@pytest.mark.parametrize(("total", "shares"), [(2, (1, 1)), (3, (2, 1)), (8, (6, 2)), (16, (12, 4))])
+def test_epochs_are_shared_and_every_stage_gets_one(total: int, shares: tuple[int, int]) -> None:
+    task = OnlyTraining(detector=TwoParts(), optimizer=partial(torch.optim.SGD, lr=0.1))
+    task.trainer = L.Trainer(accelerator="cpu", max_epochs=total, logger=False, enable_checkpointing=False)
+    found = []
+    for task.stage_index in range(2):
+        found.append(task.stage_epochs)
+    assert tuple(found) == shares
+
+
+def test_fewer_epochs_than_stages_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="max_epochs=1, but this model trains in 2 stages: first, second"):
+        run(TwoParts(), tmp_path, max_epochs=1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TocsinError, match="the loss is not finite: loss at epoch 0, batch 0 .stage first"):
+        run(TwoParts(broken=True), tmp_path, max_epochs=4)
