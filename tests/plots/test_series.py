@@ -190,3 +190,12 @@ def test_sections_without_windows_say_so():
     values, scores, labels = a_series()
     with pytest.raises(ValueError, match="neither an event nor an alarm"):
         sections(values, scores, 2.0, [], labels)
+
+
+def test_partly_negative_scores_with_a_heavy_tail_keep_their_bulk_visible() -> None:
+    scores = np.random.default_rng(0).normal(0, 0.3, 500)
+    scores[200:210] = 400.0
+    figure = signal(np.zeros((500, 1)), scores, 1.0)
+    assert figure.axes[-1].get_yscale() == "symlog"
+    mild = signal(np.zeros((500, 1)), np.minimum(scores, 3.0), 1.0)
+    assert mild.axes[-1].get_yscale() == "linear"

@@ -81,6 +81,12 @@ class ScoredSeries:
         x, part = self.time.x[start:end], self.scores[start:end]
         if self.log:
             axes.set_yscale("log", nonpositive="clip")
+        elif (
+            self.threshold > 0
+            and self.scores.min() < 0
+            and wants_log(np.maximum(self.scores, self.threshold))
+        ):
+            axes.set_yscale("symlog", linthresh=self.threshold)  # linear below the threshold, a log above it
         draw_line(axes, x, part, INK)
         draw_regions(axes, self.predicted[start:end], x, PREDICTED, alpha=0.25)
         if np.isfinite(self.threshold):
