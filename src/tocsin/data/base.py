@@ -162,6 +162,10 @@ class SeriesDataModule(L.LightningDataModule):
         sampler: DistributedSampler[SeriesBatch] = DistributedSampler(
             windows, num_replicas=world, rank=rank, seed=self.seed
         )
+        if (
+            self.trainer is not None
+        ):  # a resumed run fetches its first batch before the Trainer sets the epoch
+            sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(windows, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[SeriesBatch]:

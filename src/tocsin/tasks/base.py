@@ -156,7 +156,12 @@ class Task(L.LightningModule):
         if self._stage_over:
             self._next_stage()
         self.detector.epoch = self.stage_epoch
-        torch.manual_seed(self.seed + self.current_epoch * self.trainer.world_size + self.global_rank)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # At the first batch, not at the start of the epoch: making the loader's iterator draws a number too, and
+        # a resumed run makes its first one earlier than others do.
+        if batch_idx == 0:
+            torch.manual_seed(self.seed + self.current_epoch * self.trainer.world_size + self.global_rank)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if isinstance(self.detector, FitOnceDetector):
