@@ -96,6 +96,7 @@ class Task(L.LightningModule):
         self.detector.requires_grad_(False)
         for parameter in self.detector.trainable(self.stage):
             parameter.requires_grad_(True)
+        self.detector.train(self.detector.training)  # a detector may keep its frozen parts in evaluation mode
 
     def _next_stage(self) -> None:
         best = self.best_path(Path(self.trainer.default_root_dir))
