@@ -165,6 +165,13 @@ def test_anomalies_are_left_out_where_the_train_part_has_some(tmp_path: Path) ->
     assert len(normal) < len(range(0, len(labels) - 99, 10))
 
 
+def test_an_epoch_goes_through_the_windows_as_often_as_asked(make: Make) -> None:
+    once, thrice = (starts_of(ready(make(passes=n)).train_dataloader()) for n in (1, 3))
+    assert sorted(thrice) == sorted(3 * once)
+    with pytest.raises(DataError, match=r"data.passes=0 is not a positive number"):
+        make(passes=0)
+
+
 def test_validation_windows_do_not_overlap(make: Make) -> None:
     module = ready(make())
     starts = starts_of(module.val_dataloader())

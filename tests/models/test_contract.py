@@ -79,18 +79,26 @@ def batch_of(x: Tensor) -> SeriesBatch:
     return SeriesBatch(x, torch.zeros(len(x), dtype=torch.int64))
 
 
+@functools.cache
+def training_batches() -> list[SeriesBatch]:
+    """One for each step, with windows that start one after the other, as those of a series do."""
+    return [SeriesBatch(waves(16, seed), torch.arange(16) * 10 + 160 * seed) for seed in range(STEPS)]
+
+
 def enter(detector: SeriesDetector, stage: str) -> list[torch.nn.Parameter]:
     """Begin a stage as the task does; returns what it optimises."""
+    if stage == detector.stages[0].name:
+        detector.prepare(training_batches())
     detector.stage = stage
     detector.requires_grad_(False)
     for parameter in detector.trainable(stage):
         parameter.requires_grad_(True)
-    detector.begin_stage(stage, [batch_of(waves(16, seed=s)) for s in range(2)])
+    detector.begin_stage(stage, training_batches())
     detector.train()
     return [parameter for parameter in detector.parameters() if parameter.requires_grad]
 
 
-def learn(detector: SeriesDetector, steps: int = STEPS) -> SeriesDetector:
+def learn(detector: SeriesDetector) -> SeriesDetector:
     """All stages of a training on normal waves."""
     if isinstance(detector, FitOnceDetector):
         for seed in range(8):
@@ -99,9 +107,9 @@ def learn(detector: SeriesDetector, steps: int = STEPS) -> SeriesDetector:
         return detector.eval()
     for stage in detector.stages:
         optimizer = torch.optim.AdamW(enter(detector, stage.name), lr=2e-3)
-        for step in range(steps):
+        for step in range(STEPS):
             detector.epoch = step // 10
-            loss = detector.loss(batch_of(waves(16, seed=step)))["loss"]
+            loss = detector.loss(training_batches()[step])["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -223,9 +231,9 @@ def test_gradient_reaches_every_parameter_of_each_stage_and_no_other(name: str) 
     for stage in detector.stages:
         optimizer = torch.optim.SGD(enter(detector, stage.name), lr=1e-2)
         reached: set[str] = set()
-        for seed in range(24):  # random masks, and paths that start at zero: a single batch is not enough
+        for batch in training_batches()[:24]:  # random masks, paths that start at zero: one is not enough
             detector.zero_grad()
-            detector.loss(batch_of(waves(16, seed)))["loss"].backward()
+            detector.loss(batch)["loss"].backward()
             optimizer.step()
             for key, parameter in detector.named_parameters():
                 assert parameter.requires_grad or parameter.grad is None, (stage.name, key)

@@ -26,11 +26,15 @@ class TwoParts(SeriesDetector):
         self.stages = (Stage("first", 0.75), Stage("second", 0.25))
         self.a, self.b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
         self.broken = broken
+        self.prepared: list[int] = []
         self.begun: list[tuple[str, int]] = []
         self.a_seen: list[float] = []
 
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
         return [self.a if stage == "first" else self.b]
+
+    def prepare(self, train_batches: Iterable[SeriesBatch]) -> None:
+        self.prepared.append(sum(len(batch.x) for batch in train_batches))
 
     def begin_stage(self, stage: str, train_batches: Iterable[SeriesBatch]) -> None:
         self.begun.append((stage, sum(len(batch.x) for batch in train_batches)))
@@ -80,7 +84,8 @@ def run(detector: TwoParts, folder: Path, max_epochs: int, patience: int = 100) 
 def test_each_stage_trains_its_own_part_and_starts_from_the_best_of_the_one_before(tmp_path: Path) -> None:
     detector = TwoParts()
     task = run(detector, tmp_path, max_epochs=8)
-    assert detector.begun == [("second", 12)]  # once, with all training batches
+    assert detector.prepared == [12]
+    assert detector.begun == [("first", 12), ("second", 12)]  # once, with all training batches
     assert len(set(detector.a_seen[-6:])) == 1  # frozen in the second stage
     assert float(detector.a) == pytest.approx(3, abs=0.1)
     assert task.stage == "second"

@@ -33,6 +33,7 @@ class SeriesDataModule(L.LightningDataModule):
     Attributes:
         window: Steps T of a window.
         stride: Steps between training windows.
+        passes: Times that an epoch goes through the training windows; more where they are few.
         score_stride: Steps between the windows that score a split; smaller = smoother and slower.
         batch_size: Windows in a training batch.
         score_batch_size: Windows in a scoring batch.
@@ -47,6 +48,7 @@ class SeriesDataModule(L.LightningDataModule):
 
     window: int = 100
     stride: int = 10
+    passes: int = 1
     score_stride: int = 10
     batch_size: int = 64
     score_batch_size: int = 256
@@ -60,6 +62,8 @@ class SeriesDataModule(L.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
+        if self.passes < 1:
+            raise DataError(f"data.passes={self.passes} is not a positive number")
         if self.score_stride > self.window:
             raise DataError(
                 f"data.score_stride={self.score_stride} is larger than data.window={self.window}: "
@@ -156,7 +160,7 @@ class SeriesDataModule(L.LightningDataModule):
     # --- loaders --------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[SeriesBatch]:
-        windows = self._normal_windows(self.ready.train, "train", self.stride)
+        windows = self._normal_windows(self.ready.train, "train", self.stride, self.passes)
         # Shuffled by (seed, epoch), so that a resumed run sees the same order as an uninterrupted one.
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler: DistributedSampler[SeriesBatch] = DistributedSampler(
@@ -199,7 +203,7 @@ class SeriesDataModule(L.LightningDataModule):
         start = int(np.clip(step - self.window // 2, low, high))
         return self._windows(series, np.array([start]))[0]
 
-    def _normal_windows(self, series: SeriesData, name: str, stride: int) -> WindowDataset:
+    def _normal_windows(self, series: SeriesData, name: str, stride: int, passes: int = 1) -> WindowDataset:
         starts = window_starts(series.lengths, self.window, stride)
         if series.labels is not None:
             anomalies = np.concatenate([[0], np.cumsum(series.labels)])
@@ -209,7 +213,7 @@ class SeriesDataModule(L.LightningDataModule):
                 f"the {name} part has no window of {self.window} steps without a labelled anomaly; "
                 "give more normal data or set a smaller data.window"
             )
-        return self._windows(series, starts)
+        return self._windows(series, np.tile(starts, passes))
 
     def _windows(self, series: SeriesData, starts: np.ndarray) -> WindowDataset:
         assert self.scaler is not None

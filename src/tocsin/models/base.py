@@ -50,8 +50,14 @@ class Detector(nn.Module):
         """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""
         raise NotImplementedError
 
+    def prepare(self, train_batches: Iterable[Any]) -> None:
+        """Look at the training data before the first step of a run, whether new or resumed (bin edges, a memory)."""
+
     def begin_stage(self, stage: str, train_batches: Iterable[Any]) -> None:
-        """Do what a stage needs once, before its first step (mining, copying a teacher)."""
+        """Do what a stage needs once, before its first step (mining, copying a teacher).
+
+        What it makes must be in parameters or buffers: a resumed run does not begin its stage again.
+        """
 
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
         """Parameters that `stage` optimises; all others are frozen while it runs."""

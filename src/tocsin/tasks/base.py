@@ -153,6 +153,11 @@ class Task(L.LightningModule):
                 self._scheduler_state = None
         return optimizer
 
+    def on_train_start(self) -> None:
+        self.detector.prepare(self._train_batches())
+        if self.stage_epoch == 0:  # a resumed run is in the middle of its stage
+            self.detector.begin_stage(self.stage, self._train_batches())
+
     def on_train_epoch_start(self) -> None:
         if self._stage_over:
             self._next_stage()
