@@ -4,6 +4,7 @@ cfg -> check -> datamodule -> task -> trainer -> fit -> best weights -> calibrat
 """
 
 import contextlib
+import inspect
 import logging
 import platform
 import resource
@@ -29,10 +30,11 @@ from tocsin.callbacks.embed_run import EmbedRun
 from tocsin.callbacks.progress import EpochLine
 from tocsin.callbacks.report import Report
 from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
-from tocsin.config import check
+from tocsin.config import check, locate
 from tocsin.data.base import SeriesDataModule
 from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.errors import ConfigError, TocsinError
+from tocsin.models.base import Detector
 from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
 from tocsin.tasks.base import Task
 
@@ -133,9 +135,16 @@ def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) ->
     return datamodule
 
 
+def build_detector(node: DictConfig, dims: Mapping[str, int]) -> Detector:
+    """Detector of a configuration; what only the data can tell is filled in where its constructor names it."""
+    known = inspect.signature(locate(node._target_)).parameters
+    detector: Detector = build(node, **{name: size for name, size in dims.items() if name in known})
+    return detector
+
+
 def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, Any] | None = None) -> Task:
     """Task of a configuration around its detector; with `checkpoint`, with its weights and in its stage."""
-    detector = build(cfg.model, **dims)
+    detector = build_detector(cfg.model, dims)
     task: Task = build(
         cfg.task,
         detector=detector,
