@@ -32,6 +32,17 @@ def drawn(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> tuple[np.ndarray, 
     return np.round(rng.normal(size=len(labels)) + 1.5 * labels, 1), labels
 
 
+def test_an_alarm_must_last() -> None:
+    scores = np.array([0, 2, 0, 2, 2, 2, 0, 2, 2])
+    found = Calibration(method="fixed", point=2.0, sample=2.0, min_duration=2)
+    assert found.alarms(scores, (9,)).astype(int).tolist() == [0, 0, 0, 1, 1, 1, 0, 1, 1]
+    assert found.alarms(scores, (4, 5)).astype(int).tolist() == [0, 0, 0, 0, 1, 1, 0, 1, 1]
+    labels = np.array([0, 1, 0, 1, 1, 1, 0, 1, 1], dtype=bool)
+    metrics = evaluate(scores, labels, lengths=(9,), window=3, calibration=found)
+    assert metrics["point_precision"] == 1
+    assert metrics["point_recall"] == pytest.approx(5 / 6)
+
+
 def layout(lengths: Sequence[int], window: int) -> list[tuple[int, int]]:
     """Begin and end of each sample, by walking."""
     found, begin = [], 0

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tocsin.errors import ConfigError
+from tocsin.metrics.events import drop_short
 from tocsin.metrics.functional import auc_roc, best_f1, precision_recall_f1
 from tocsin.metrics.series import threshold_free_metrics, thresholded_metrics
 from tocsin.metrics.thresholds import Threshold
@@ -33,11 +34,17 @@ class Calibration:
         method: Name of the threshold method that was used.
         point: Alarm for a point where score >= point.
         sample: Alarm for a sample where its score >= sample.
+        min_duration: Steps that a score must stay there for an alarm.
     """
 
     method: str
     point: float
     sample: float
+    min_duration: int = 1
+
+    def alarms(self, scores: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+        """(N,) bool: the points of alarms, from (N,) scores of series of some lengths laid end to end."""
+        return drop_short(np.asarray(scores >= self.point), self.min_duration, lengths)
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ def calibrate(
     window: int,
     threshold: Threshold,
     aggregation: str = "topk_mean",
+    min_duration: int = 1,
 ) -> Calibration:
     """Thresholds for points and samples from validation scores.
 
@@ -106,12 +114,13 @@ def calibrate(
         window: Steps of a window.
         threshold: The method.
         aggregation: How point scores become the score of a sample.
+        min_duration: Steps that a score must stay above the threshold for an alarm.
     """
     samples = Samples.of(lengths, window)
     sample_labels = None if labels is None else samples.labels(labels)
     sample = threshold.fit_samples(samples.scores(scores, aggregation), sample_labels)
     point = threshold.fit(scores, labels)  # last, so that `chosen` tells the method used for points
-    return Calibration(method=threshold.chosen, point=point, sample=sample)
+    return Calibration(method=threshold.chosen, point=point, sample=sample, min_duration=min_duration)
 
 
 def evaluate(
@@ -146,7 +155,7 @@ def evaluate(
     series = precision_recall_f1(sample_scores >= calibration.sample, sample_labels)
     return {
         **_ranking(scores, labels, lengths, window, buffer),
-        **thresholded_metrics(scores >= calibration.point, labels, lengths=lengths),
+        **thresholded_metrics(calibration.alarms(scores, lengths), labels, lengths=lengths),
         "series_f1": series.f1,
         "series_precision": series.precision,
         "series_recall": series.recall,

@@ -34,6 +34,7 @@ from tocsin.config import check, locate
 from tocsin.data.base import SeriesDataModule
 from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.errors import ConfigError, TocsinError
+from tocsin.members import embed_members, load_members
 from tocsin.models.base import Detector
 from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
 from tocsin.tasks.base import Task
@@ -61,11 +62,13 @@ def train(cfg: DictConfig) -> float:
         The best value of `cfg.monitor`, for sweepers.
     """
     started = datetime.now()
+    members = embed_members(cfg)
     check(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build_datamodule(cfg)
     dims = datamodule.dims()
     task = build_task(cfg, dims)
+    load_members(task.detector, members, dims, datamodule.scoring_state())
     embed = EmbedRun(
         config=plain(cfg),
         choices=chosen_names(),

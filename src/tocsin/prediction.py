@@ -75,7 +75,7 @@ def predict(cfg: DictConfig) -> None:
     )
     trainer.predict(trained.task, loader, return_predictions=False)
     scores = collector.scores()
-    alarms = scores >= float(trained.task.point_threshold)
+    alarms = trained.task.calibration.alarms(scores, series.lengths)
     write_output(output, series, scores, alarms, collector.contributions(trained.channel_names))
     log.info("%d of %d steps raise an alarm; scores: %s", alarms.sum(), len(alarms), output)
 

@@ -68,7 +68,7 @@ class SeriesResults(Results):
     @property
     def predicted(self) -> np.ndarray:
         """(N,) bool: the alarms."""
-        return np.asarray(self.scores >= self.calibration.point)
+        return self.calibration.alarms(self.scores, self.series.lengths)
 
     def sections(self) -> dict[str, Any]:
         return {

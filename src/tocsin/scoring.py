@@ -3,17 +3,17 @@
 Four explicit steps, each a pure function below:
 
 1. average the deviations over several widths of time. Where they have a sign, noise cancels and a shift does
-   not: what no single step shows, a hundred steps do. Their energy is averaged too, and counts as much;
+   not: what no single step shows, a hundred steps do. Their energy is averaged too: it shows a noise that grows;
 2. put every channel and width on one scale, by what normal validation data show (as Deng and Hooi, "Graph
    Neural Network-Based Anomaly Detection in Multivariate Time Series", AAAI 2021, section 3.6, do for steps);
-3. take the largest of the widths, and join the channels;
+3. take the largest of all these means, and join the channels;
 4. smooth over time.
 
 No label is read.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -91,10 +91,64 @@ def join_channels(values: Tensor, channels: Channels, top_share: float) -> Tenso
     return values.topk(top, dim=1).values.mean(dim=1)
 
 
-class ErrorScorer(nn.Module):
+class Scorer(nn.Module):
     """Deviations (N, K) to scores (N,), with the statistics of normal validation data in its buffers.
 
     The buffers take the shape of what is fitted or loaded, so a fresh object loads any checkpoint.
+    """
+
+    SHAPED: ClassVar[tuple[str, ...]]  # the buffers whose shape is known once they are fitted
+
+    @property
+    def reach(self) -> int:
+        """Steps on either side that a score depends on."""
+        raise NotImplementedError
+
+    def fit(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> "Scorer":
+        """Learn from deviations (N, K) of normal validation data; `lengths` as in `forward`.
+
+        Raises:
+            ValueError: If there are none, or some are not finite.
+        """
+        raise NotImplementedError
+
+    def normalised(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
+        """How unusual each channel is (N, K), in units of its spread on normal data: which one is to blame."""
+        raise NotImplementedError
+
+    def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
+        """Score (N,) of one series (N, K); `causal` looks back only."""
+        raise NotImplementedError
+
+    def forward(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Score whole series.
+
+        Args:
+            deviations: (N, K) float.
+            lengths: Steps of each series laid end to end; they sum to N. None = one series.
+
+        Returns:
+            (N,) float, higher = more anomalous.
+
+        Raises:
+            RuntimeError: If not fitted.
+        """
+        return torch.cat([self.score(part) for part in _parts(deviations, lengths)])
+
+    def score_last(self, deviations: Tensor) -> Tensor:
+        """Score () of the last of some steps (N, K) of a series: what a stream can know."""
+        return self.score(deviations, causal=True)[-1]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self.SHAPED:
+            if prefix + name in state_dict:
+                old = getattr(self, name)
+                setattr(self, name, old.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ErrorScorer(Scorer):
+    """The four steps above.
 
     Args:
         widths: Steps over which deviations are averaged before they are measured; odd.
@@ -107,6 +161,7 @@ class ErrorScorer(nn.Module):
         ValueError: If a value is outside its range or unknown.
     """
 
+    SHAPED = ("center", "scale", "spread")
     center: Tensor
     scale: Tensor
     spread: Tensor
@@ -198,25 +253,6 @@ class ErrorScorer(nn.Module):
         assert largest is not None
         return largest
 
-    def forward(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """Score whole series.
-
-        Args:
-            deviations: (N, K) float.
-            lengths: Steps of each series laid end to end; they sum to N. None = one series.
-
-        Returns:
-            (N,) float, higher = more anomalous.
-
-        Raises:
-            RuntimeError: If not fitted.
-        """
-        return torch.cat([self.score(part) for part in _parts(deviations, lengths)])
-
-    def score_last(self, deviations: Tensor) -> Tensor:
-        """Score () of the last of some steps (N, K) of a series: what a stream can know."""
-        return self.score(deviations, causal=True)[-1]
-
     def normalised(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
         """How unusual each channel is (N, K), in units of its spread on normal data: which one is to blame."""
         if not self.scale.numel():
@@ -225,25 +261,18 @@ class ErrorScorer(nn.Module):
             raise ConfigError(
                 f"the scorer was fitted on {self.center.shape[1]} channels, but got {deviations.shape[1]}"
             )
-        views = self._views(deviations)
-        total = torch.zeros_like(deviations)
-        for index, view in enumerate(views):
+        found: list[Tensor] = []
+        for index, view in enumerate(self._views(deviations)):
             centered = view - self.center[index]
             is_signed = bool(self.signed) and index == 0
             largest = self._largest(centered, self.scale[index], squared=is_signed, causal=causal)
-            total += largest / self.spread[index]
-        return total / len(views)
+            found.append(largest / self.spread[index])
+        return torch.stack(found).amax(dim=0)
 
     def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
         """Score (N,) of one series (N, K); `causal` looks back only."""
         joined = join_channels(self.normalised(deviations, causal=causal), self.channels, self.top_share)
         return moving_mean(joined, self.smooth, causal=causal)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name in ("center", "scale", "spread"):
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.scale.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _parts(values: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, ...]:

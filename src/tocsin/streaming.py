@@ -68,7 +68,7 @@ def score_stream(
         if score is None:
             yield f"{prefix},\n"
         else:
-            yield f"{prefix}{score:.6g},{int(score >= scorer.threshold)}\n"
+            yield f"{prefix}{score:.6g},{int(scorer.alarm)}\n"
 
 
 class RowScorer:
@@ -80,7 +80,8 @@ class RowScorer:
 
     def __init__(self, trained: TrainedDetector) -> None:
         self.trained = trained
-        self.threshold = float(trained.task.point_threshold)
+        self._calibration = trained.task.calibration
+        self._above = 0  # steps in a row with a score above the threshold
         self._rows: deque[np.ndarray] = deque(maxlen=trained.window)
         self._scorer = trained.task.scorer.cpu()
         self._deviations: deque[Tensor] = deque(maxlen=2 * self._scorer.reach + 1)
@@ -95,7 +96,14 @@ class RowScorer:
         task = self.trained.task
         window = self.trained.scaler.transform(np.stack(self._rows))
         self._deviations.append(task.errors(torch.from_numpy(window)[None])[0, -1])  # (K,)
-        return float(self._scorer.score_last(torch.stack(tuple(self._deviations))))
+        score = float(self._scorer.score_last(torch.stack(tuple(self._deviations))))
+        self._above = self._above + 1 if score >= self._calibration.point else 0
+        return score
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the last row is in an alarm. It begins late by `task.min_duration`: no one knows before."""
+        return self._above >= self._calibration.min_duration
 
     def _filled(self, row: np.ndarray) -> np.ndarray:
         missing = np.isnan(row)

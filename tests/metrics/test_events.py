@@ -7,6 +7,7 @@ from reference import affiliation_by_sampling, pa_k_by_loop, random_runs, range_
 from tocsin.metrics.affiliation import affiliation
 from tocsin.metrics.events import (
     detection_delay,
+    drop_short,
     event_f1,
     event_recall,
     false_alarms_per_1000,
@@ -155,6 +156,15 @@ def test_segments_split_at_series_borders():
     assert segments(values, (5, 5)).tolist() == [[0, 2], [3, 5], [5, 7], [9, 10]]
     assert segments(values, (7, 3)).tolist() == segments(values).tolist()
     assert segments(mask(4)).shape == (0, 2)
+
+
+def test_short_runs_are_dropped_within_their_series():
+    values = mask(12, (0, 1), (3, 7), (9, 12))
+    assert drop_short(values, 1).tolist() == values.tolist()
+    assert drop_short(values, 3).tolist() == mask(12, (3, 7), (9, 12)).tolist()
+    assert drop_short(values, 4).tolist() == mask(12, (3, 7)).tolist()
+    assert drop_short(values, 3, (6, 6)).tolist() == mask(12, (3, 6), (9, 12)).tolist()
+    assert not drop_short(values, 5).any()
 
 
 def test_events_of_two_series_are_two():

@@ -25,7 +25,7 @@ from tocsin.results import Results, SeriesResults
 from tocsin.tasks.base import Task
 
 MAX_POINTS_LOGGED = 200_000  # of a PR curve in TensorBoard
-HEADLINE = ("vus_pr", "auc_pr", "point_f1", "series_f1")
+COMPARED = ("model", "data", "optimizer", "scheduler", "threshold", "task", "trainer")
 
 
 class SeriesReport(Report):
@@ -71,7 +71,9 @@ class SeriesReport(Report):
         for name, figure in self._figures(results, task):
             save(figure, run_dir / "plots" / f"{name}.png")
             for board in boards:
-                board.experiment.add_figure(name, figure, global_step=trainer.global_step, close=False)
+                board.experiment.add_figure(
+                    f"plots/{name}", figure, global_step=trainer.global_step, close=False
+                )
         for board in boards:
             _log_numbers(board, results, config, trainer.global_step)
 
@@ -139,7 +141,7 @@ def _log_numbers(
         "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```", step
     )
     metrics = {f"test/{name}": value for name, value in results.test.items() if np.isfinite(value)}
-    board.log_hyperparams(_flat(config), metrics)
+    board.log_hyperparams(_hyper_parameters(config), metrics)
     labels = results.series.labels
     if labels is not None and labels.any():
         keep = np.linspace(0, len(labels) - 1, min(len(labels), MAX_POINTS_LOGGED)).astype(int)
@@ -150,13 +152,22 @@ def _log_numbers(
     board.experiment.flush()
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as one level of dotted keys with plain values."""
+def _hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs are compared by: the options that shape a result, one level of dotted keys with plain values."""
+    flat: dict[str, Any] = {"seed": config["seed"]}
+    for group in COMPARED:
+        flat |= _flat(config.get(group) or {}, group)
+    return flat
+
+
+def _flat(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Options of a group; its class under its own name. What only repeats another key is left out."""
     flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}.")
-        elif isinstance(value, int | float | str | bool):
-            flat[name] = value
+    for key, value in options.items():
+        if key == "_target_":
+            flat[name] = value.rsplit(".", 1)[-1]
+        elif isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.{key}")
+        elif isinstance(value, int | float | bool) or (isinstance(value, str) and "${" not in value):
+            flat[f"{name}.{key}"] = value
     return flat

@@ -50,6 +50,27 @@ def segments(mask: np.ndarray, lengths: Sequence[int] | None = None) -> np.ndarr
     return np.stack([start, end], axis=1)
 
 
+def drop_short(mask: np.ndarray, shortest: int, lengths: Sequence[int] | None = None) -> np.ndarray:
+    """Without the runs of fewer than `shortest` points.
+
+    Args:
+        mask: (N,) bool.
+        shortest: Fewest points of a run that stays.
+        lengths: Steps of each series; a run ends at a border.
+
+    Returns:
+        (N,) bool.
+    """
+    if shortest <= 1:
+        return mask
+    runs = segments(mask, lengths)
+    kept = runs[runs[:, 1] - runs[:, 0] >= shortest]
+    change = np.zeros(len(mask) + 1, dtype=np.int64)
+    np.add.at(change, kept[:, 0], 1)
+    np.add.at(change, kept[:, 1], -1)
+    return np.asarray(change.cumsum()[:-1] > 0)
+
+
 def range_precision_recall_f1(
     predicted: np.ndarray, labels: np.ndarray, *, lengths: Sequence[int] | None = None
 ) -> PrecisionRecallF1:

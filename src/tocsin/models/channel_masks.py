@@ -2,6 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from tocsin.models.patchify import to_patches
 
 
 def groups_of_channels(n_channels: int, n_groups: int) -> Tensor:
@@ -19,35 +22,56 @@ def groups_of_channels(n_channels: int, n_groups: int) -> Tensor:
 
 
 class DetailPath(nn.Module):
-    """Estimates each channel from the visible ones a few steps around: a path past the patch tokens.
+    """Estimates each channel from the visible ones around: a path past the patch tokens.
 
     A token has too little room for every point of its patch, so fine detail that channels share would be
-    lost. A linear convolution and a small non-linear one carry it.
+    lost. A linear convolution carries what is linear. A perceptron over a patch and its two neighbours, which is
+    told what is hidden, carries the rest; per second of training it learns more than deeper transformers.
 
     Args:
         n_channels: Channels C.
-        width: Features of the non-linear part.
-        kernel: Steps seen around a point, odd.
+        patch_size: Steps P of a patch.
+        width: Features of the perceptron.
+        n_blocks: Its residual blocks.
+        kernel: Steps that the linear part sees around a point, odd.
     """
 
-    def __init__(self, n_channels: int, *, width: int = 64, kernel: int = 5) -> None:
+    def __init__(
+        self, n_channels: int, patch_size: int, *, width: int = 256, n_blocks: int = 2, kernel: int = 5
+    ) -> None:
         super().__init__()
-        same = kernel // 2
-        self.linear = nn.Conv1d(n_channels, n_channels, kernel, padding=same)
-        self.curved = nn.Sequential(
-            nn.Conv1d(n_channels, width, kernel, padding=same),
-            nn.GELU(),
-            nn.Conv1d(width, width, 1),
-            nn.GELU(),
-            nn.Conv1d(width, n_channels, 1),
-        )
-        last = self.curved[-1]
-        assert isinstance(last, nn.Conv1d)
-        for weight in (self.linear.weight, last.weight):
+        self.patch_size = patch_size
+        self.linear = nn.Conv1d(n_channels, n_channels, kernel, padding=kernel // 2)
+        self.embed = nn.Linear(3 * patch_size * n_channels, width)
+        self.hidden = nn.Linear(n_channels, width, bias=False)
+        self.blocks = nn.ModuleList(_block(width) for _ in range(n_blocks))
+        self.head = nn.Sequential(nn.GELU(), nn.Linear(width, patch_size * n_channels))
+        for weight in (self.linear.weight, self.head[1].weight):
+            assert isinstance(weight, Tensor)
             nn.init.zeros_(weight)  # start from the transformer's output alone
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) with hidden channels zeroed -> (B, T, C)."""
-        x = x.transpose(1, 2)  # (B, C, T)
-        out: Tensor = (self.linear(x) + self.curved(x)).transpose(1, 2)  # (B, T, C)
-        return out
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Estimate every channel.
+
+        Args:
+            x: (B, T, C) with hidden channels zeroed.
+            mask: (B, C) bool, true = hidden.
+
+        Returns:
+            (B, N, P * C), patch by patch.
+        """
+        size = self.patch_size
+        padded = functional.pad(x, (0, 0, size, size))  # (B, T + 2 P, C)
+        around = padded.unfold(1, 3 * size, size).flatten(start_dim=2)  # (B, N, C * 3 P)
+        features = self.embed(around) + self.hidden(mask.to(x))[:, None]  # (B, N, width)
+        for block in self.blocks:
+            features = features + block(features)
+        linear = self.linear(x.transpose(1, 2)).transpose(1, 2)  # (B, T, C)
+        detail: Tensor = to_patches(linear, size) + self.head(features)  # (B, N, P * C)
+        return detail
+
+
+def _block(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+    )

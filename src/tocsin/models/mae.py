@@ -203,7 +203,7 @@ class MaskedAutoencoder(SeriesDetector):
         )
         self.register_buffer("masks", masks, persistent=False)
         self.n_hidden = int(masks[0].sum())
-        self.detail = DetailPath(n_channels) if by_channel else None
+        self.detail = DetailPath(n_channels, patch_size) if by_channel else None
         self.channel_token = nn.Parameter(torch.zeros(n_channels, d_model)) if by_channel else None
         hidden = groups_of_channels(n_channels, channel_groups) if by_channel else torch.empty(0, n_channels)
         self.register_buffer("channel_masks", hidden.bool(), persistent=False)
@@ -282,7 +282,7 @@ class MaskedAutoencoder(SeriesDetector):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "student"):
             which = masked.mask.to(seen) @ self.channel_token  # (B, D)
             latent = self.encoder(self.patchify(seen) + self.positions + which[:, None])
-            detail = to_patches(self.detail(seen), self.patch_size)  # (B, N, P * C)
+            detail = self.detail(seen, masked.mask)  # (B, N, P * C)
             detail = functional.pad(detail, (0, self.map_size))  # the map of pasted points has no detail
             teacher = self.teacher(self.positions, latent) + detail
         if not student:

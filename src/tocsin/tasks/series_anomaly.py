@@ -17,11 +17,12 @@ from tocsin.batch import SeriesBatch
 from tocsin.data.base import SeriesDataModule
 from tocsin.data.series_data import SeriesData
 from tocsin.data.windows import OverlapFold, fill_unscored
+from tocsin.errors import ConfigError
 from tocsin.evaluation import Calibration, calibrate, evaluate, event_recall_by_type, oracle
 from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import SeriesDetector
 from tocsin.results import SeriesResults
-from tocsin.scoring import ErrorScorer
+from tocsin.scoring import Scorer
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
 
 
@@ -51,6 +52,7 @@ class SeriesAnomaly(Task):
         scorer: Makes one score of the errors of all channels.
         fold: How overlapping windows share a step: `mean`, `max` or `last`.
         series_agg: How point scores become the score of a sample: `topk_mean`, `mean` or `max`.
+        min_duration: Steps that a score must stay above the threshold for an alarm; 1 = every step counts.
         tta: Test-time augmentation: average over so many noisy copies of each window; 0 for none.
         tta_sigma: Standard deviation of that noise, in standardised units.
         vus_buffer: Widest buffer of VUS, in steps.
@@ -69,9 +71,10 @@ class SeriesAnomaly(Task):
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
         threshold: Threshold,
-        scorer: ErrorScorer,
+        scorer: Scorer,
         fold: str = "mean",
         series_agg: str = "topk_mean",
+        min_duration: int = 1,
         tta: int = 0,
         tta_sigma: float = 0.01,
         vus_buffer: int = 100,
@@ -82,10 +85,13 @@ class SeriesAnomaly(Task):
             detector=detector, optimizer=optimizer, scheduler=scheduler, monitor=monitor, seed=seed
         )
         self.detector: SeriesDetector
+        if min_duration < 1:
+            raise ConfigError(f"task.min_duration={min_duration} is not a positive number of steps")
         self.threshold = threshold
         self.scorer = scorer
         self.fold = fold
         self.series_agg = series_agg
+        self.min_duration = min_duration
         self.tta = tta
         self.tta_sigma = tta_sigma
         self.vus_buffer = vus_buffer
@@ -182,6 +188,16 @@ class SeriesAnomaly(Task):
         self.sample_threshold.fill_(found.sample)
         return found, scores
 
+    @property
+    def calibration(self) -> Calibration:
+        """What the checkpoint knows of where an alarm begins."""
+        return Calibration(
+            method=self.threshold.chosen,
+            point=float(self.point_threshold),
+            sample=float(self.sample_threshold),
+            min_duration=self.min_duration,
+        )
+
     def _thresholds(self, scores: np.ndarray, series: SeriesData, window: int) -> Calibration:
         return calibrate(
             scores,
@@ -190,6 +206,7 @@ class SeriesAnomaly(Task):
             window=window,
             threshold=self.threshold,
             aggregation=self.series_agg,
+            min_duration=self.min_duration,
         )
 
     def _metrics(
