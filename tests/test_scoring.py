@@ -148,3 +148,24 @@ def test_faulty_data_are_refused() -> None:
         ErrorScorer()(noise())
     with pytest.raises(ValueError, match="fitted on 4 channels, but got 3"):
         ErrorScorer().fit(noise())(noise(channels=3))
+
+
+def test_a_spike_in_one_of_many_channels_stands_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(20_000, 16, generator=generator)
+    scorer = ErrorScorer().fit(normal)
+    series = torch.randn(2_000, 16, generator=generator)
+    series[1_000, 3] = 8.0
+    scores = scorer(series)
+    assert int(scores.argmax()) == 1_000
+    assert scores[1_000] > 1.5 * scorer(normal).max()
+    assert scores[1_001] < 0.5 * scores[1_000]  # and no step beside it is blamed as much
+
+
+def test_one_normal_step_in_a_thousand_exceeds_one() -> None:
+    normal = torch.randn(50_000, 1, generator=torch.Generator().manual_seed(0))
+    scorer = ErrorScorer().fit(normal)
+    lasting = scorer._lasting(normal) / scorer.lasting_tail
+    sharp = scorer._sharp(normal)[:, 0] / scorer.sharp_tail
+    for part in (lasting, sharp):
+        assert (part > 1).float().mean() == pytest.approx(1e-3, rel=0.05)

@@ -1,13 +1,15 @@
 """From deviations of each step and channel to one anomaly score per time step: the same path for every method.
 
-Four explicit steps, each a pure function below:
+Five explicit steps:
 
 1. average the deviations over several widths of time. Where they have a sign, noise cancels and a shift does
    not: what no single step shows, a hundred steps do. Their energy is averaged too: it shows a noise that grows;
 2. put every channel and width on one scale, by what normal validation data show (as Deng and Hooi, "Graph
    Neural Network-Based Anomaly Detection in Multivariate Time Series", AAAI 2021, section 3.6, do for steps);
 3. take the largest of all these means, and join the channels;
-4. smooth over time.
+4. smooth over time;
+5. set beside it the sharpest channel of each step alone, because a spike drowns in the mean over channels and in the
+   smoothing. Both count in units of what one normal step in a thousand exceeds; the higher one is the score.
 
 No label is read.
 """
@@ -25,6 +27,7 @@ Channels = Literal["mean", "topk_mean", "max"]
 
 _FLOOR = 0.1  # smallest scale of a channel, as a share of the median channel's
 _TINY = 1e-12
+_TAIL = 0.999  # share of normal steps below the unit of a score
 
 
 def moving_mean(x: Tensor, width: int, *, causal: bool = False, partial: bool = True) -> Tensor:
@@ -70,6 +73,16 @@ def center_and_scale(values: Tensor, normalize: Normalize) -> tuple[Tensor, Tens
         ordered = (values - center).abs().sort(dim=0).values
         scale = ordered[round(0.95 * (len(values) - 1))] / 2
     return center, scale.clamp(min=max(_TINY, _FLOOR * float(scale.median())))
+
+
+def tail_of(values: Tensor) -> Tensor:
+    """What one normal value in a thousand exceeds, in each column (K,) of values (N, K); > 0.
+
+    A column that hardly varies gets a share of the median column's tail.
+    """
+    ordered = values.sort(dim=0).values
+    tail = ordered[round(_TAIL * (len(values) - 1))]
+    return tail.clamp(min=max(_TINY, _FLOOR**2 * float(tail.median())))
 
 
 def join_channels(values: Tensor, channels: Channels, top_share: float) -> Tensor:
@@ -148,7 +161,7 @@ class Scorer(nn.Module):
 
 
 class ErrorScorer(Scorer):
-    """The four steps above.
+    """The five steps above.
 
     Args:
         widths: Steps over which deviations are averaged before they are measured; odd.
@@ -161,10 +174,12 @@ class ErrorScorer(Scorer):
         ValueError: If a value is outside its range or unknown.
     """
 
-    SHAPED = ("center", "scale", "spread")
+    SHAPED = ("center", "scale", "spread", "sharp_tail")
     center: Tensor
     scale: Tensor
     spread: Tensor
+    sharp_tail: Tensor
+    lasting_tail: Tensor
     signed: Tensor
 
     def __init__(
@@ -196,6 +211,8 @@ class ErrorScorer(Scorer):
         self.register_buffer("center", torch.empty(0))  # (views, K)
         self.register_buffer("scale", torch.empty(0))  # (views, widths, K)
         self.register_buffer("spread", torch.empty(0))  # (views, K)
+        self.register_buffer("sharp_tail", torch.empty(0))  # (K,)
+        self.register_buffer("lasting_tail", torch.tensor(1.0))
         self.register_buffer("signed", torch.tensor(False))
 
     @property
@@ -233,6 +250,9 @@ class ErrorScorer(Scorer):
             scales.append(scale)
             spreads.append(center_and_scale(largest, "zscore")[1])
         self.center, self.scale, self.spread = (torch.stack(part) for part in (centers, scales, spreads))
+        self.sharp_tail = tail_of(self._sharp(deviations))
+        lasting = torch.cat([self._lasting(part) for part in _parts(deviations, lengths)])
+        self.lasting_tail = tail_of(lasting[:, None])[0]
         return self
 
     def _views(self, deviations: Tensor) -> list[Tensor]:
@@ -269,10 +289,21 @@ class ErrorScorer(Scorer):
             found.append(largest / self.spread[index])
         return torch.stack(found).amax(dim=0)
 
-    def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
-        """Score (N,) of one series (N, K); `causal` looks back only."""
+    def _lasting(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
+        """How unusual the steps around each step are (N,), all channels together."""
         joined = join_channels(self.normalised(deviations, causal=causal), self.channels, self.top_share)
         return moving_mean(joined, self.smooth, causal=causal)
+
+    def _sharp(self, deviations: Tensor) -> Tensor:
+        """Size of each step alone (N, K): squared where deviations have a sign."""
+        centered = deviations - self.center[0]
+        return centered.square() if self.signed else centered
+
+    def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
+        """Score (N,) of one series (N, K); `causal` looks back only."""
+        lasting = self._lasting(deviations, causal=causal) / self.lasting_tail
+        sharp = (self._sharp(deviations) / self.sharp_tail).amax(dim=1)
+        return torch.maximum(lasting, sharp)
 
 
 def _parts(values: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, ...]:
