@@ -16,8 +16,9 @@ from tocsin.metrics.events import segments
 class SyntheticSamples(SeriesDataModule):
     """One sample is one series and one window.
 
-    Training and validation take normal samples only; the test split takes the other normal ones and all
-    anomalous ones.
+    The samples are cut into three parts in the order they were drawn, which is random, so that validation and test
+    hold anomalies as often as the data do. Those of the train part are left out of training. Labels of validation
+    samples serve the threshold alone: the loss and the score statistics use its normal samples.
 
     Attributes:
         n_samples: Number of series.
@@ -25,8 +26,8 @@ class SyntheticSamples(SeriesDataModule):
         normal_ratio: Share of normal samples; None makes all classes equally frequent.
         noise: Least standard deviation of the noise.
         data_seed: Seed of the generator.
-        train_fraction: Share of the normal samples to learn from.
-        val_fraction: Share of the normal samples to validate on.
+        train_fraction: Share of the samples in the train part.
+        val_fraction: Share of the samples in the validation part.
     """
 
     n_samples: int = 800
@@ -34,8 +35,8 @@ class SyntheticSamples(SeriesDataModule):
     normal_ratio: float | None = 0.75
     noise: float = 0.01
     data_seed: int = 42
-    train_fraction: float = 0.6
-    val_fraction: float = 0.15
+    train_fraction: float = 0.55
+    val_fraction: float = 0.2
 
     def __post_init__(self) -> None:
         self.window = self.score_stride = self.seq_len
@@ -49,14 +50,15 @@ class SyntheticSamples(SeriesDataModule):
             noise=self.noise,
             seed=self.data_seed,
         )
-        normal = np.flatnonzero(drawn.sample_labels == 0)  # the generator has shuffled them
-        n_train = round(self.train_fraction * len(normal))
-        n_val = round(self.val_fraction * len(normal))
-        rest = np.setdiff1d(np.arange(self.n_samples), normal[: n_train + n_val])
+        ends = [
+            round(share * self.n_samples)
+            for share in (self.train_fraction, self.train_fraction + self.val_fraction)
+        ]
+        train, val, test = np.split(np.arange(self.n_samples), ends)  # the generator has shuffled them
         return Splits(
-            train=lay_end_to_end(drawn, normal[:n_train]),
-            val=lay_end_to_end(drawn, normal[n_train : n_train + n_val]),
-            test=lay_end_to_end(drawn, rest),
+            train=lay_end_to_end(drawn, train[drawn.sample_labels[train] == 0]),
+            val=lay_end_to_end(drawn, val),
+            test=lay_end_to_end(drawn, test),
         )
 
 

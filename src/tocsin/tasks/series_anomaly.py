@@ -180,8 +180,9 @@ class SeriesAnomaly(Task):
             The thresholds, and (M,) validation scores.
         """
         filled = fill_unscored(val.errors, val.series.offsets)
-        normal = filled if val.series.labels is None else filled[~val.series.labels]
-        self.scorer.cpu().fit(torch.from_numpy(normal))
+        kept = np.ones(len(filled), bool) if val.series.labels is None else ~val.series.labels
+        lengths = [int(part.sum()) for part in np.split(kept, val.series.offsets[1:-1])]
+        self.scorer.cpu().fit(torch.from_numpy(filled[kept]), [length for length in lengths if length])
         scores = self.scores(val)
         found = self._thresholds(scores, val.series, window)
         self.point_threshold.fill_(found.point)
