@@ -341,8 +341,9 @@ def test_options_learn(changes: dict[str, object]) -> None:
     assert float(after["loss"]) < 0.95 * float(before["loss"])
 
 
-def test_bf16_losses_are_in_float32() -> None:
-    model = tiny().train()
+@pytest.mark.parametrize("pos", ["learned", "rope"])
+def test_bf16_losses_are_in_float32(pos: str) -> None:
+    model = tiny(pos=pos).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = model.loss(batch_of(torch.randn(4, T, C)))["loss"]
         scores = model.eval().deviations(torch.randn(2, T, C))

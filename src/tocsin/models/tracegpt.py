@@ -81,6 +81,7 @@ class TraceGPT(SeriesDetector):
 
     edges: Tensor
     prepared: Tensor
+    prior: Tensor
     targets: Tensor
 
     def __init__(
@@ -154,6 +155,9 @@ class TraceGPT(SeriesDetector):
             dropout=dropout,
         )
         self.register_buffer("edges", torch.linspace(-_RANGE, _RANGE, bins + 1).repeat(n_channels, 1))
+        # Logits begin at the histogram of the train split: without it the first steps learn which bins are empty. A
+        # buffer rather than the head's bias, because of several processes only buffers agree after `prepare`.
+        self.register_buffer("prior", torch.zeros(bins + OVERFLOW))
         self.register_buffer("prepared", torch.tensor(False))
         table = target_table(bins, ordinal_sigma=ordinal_sigma, overflow_mass=overflow_mass)
         self.register_buffer("targets", table, persistent=False)
@@ -181,11 +185,9 @@ class TraceGPT(SeriesDetector):
         shares = bin_shares(points, edges)  # (C, V + 2)
         report_bins(edges, shares, noise_spread(second))
         self.edges.copy_(edges)
+        expected = (shares.mean(dim=0) + 1 / len(points)) @ self.targets.cpu()
+        self.prior.copy_(expected.log())
         self.prepared.fill_(True)
-        # The network begins at the histogram, so that its first steps need not learn which bins are empty.
-        prior = (shares.mean(dim=0) + 1 / len(points)) @ self.targets.cpu()
-        with torch.no_grad():
-            self.network.head.bias.copy_(prior.log())
 
     def _on_scale(self, x: Tensor) -> Tensor:
         return standardise_instances(x).x if self.instance_norm else x
@@ -202,7 +204,7 @@ class TraceGPT(SeriesDetector):
         true = digitise(rows, edges)
         # What lies outside the bins is read as lying on their border: the network has met nothing beyond.
         seen = true if self.reads_bins else rows.clamp(min=edges[:, :1], max=edges[:, -1:])
-        return self.network(seen, channel).float(), true
+        return self.network(seen, channel).float() + self.prior, true
 
     # ------------------------------------------------------------------ training
 
