@@ -2,8 +2,8 @@
 
 `python benchmarks/prodiffad_steps.py <run folder>/checkpoints/best.ckpt [name=value ...]`
 
-Scorer and thresholds are fitted on validation anew for each row. Where the teacher by plain DDIM is as good at the same
-number of steps, distillation has gained nothing on these data.
+Scorer and thresholds are fitted on validation anew for each row. Where the teacher by plain DDIM is as good at the
+same number of steps, distillation has gained nothing on these data.
 """
 
 import logging
@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 from time import perf_counter
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -25,14 +26,13 @@ BATCH = 256  # windows per call where many are scored at once
 ROUNDS = 7
 
 
-def config_of(checkpoint: dict[str, object], changes: list[str], folder: str) -> DictConfig:
+def config_of(checkpoint: dict[str, Any], changes: list[str], folder: str) -> DictConfig:
     """The run's configuration on this machine's CPU, without plots and logs."""
-    cfg = OmegaConf.create(checkpoint["config"])
-    own = {"callbacks": {}, "logger": {}, "trainer": {"accelerator": "cpu", "default_root_dir": folder}}
-    merged = OmegaConf.merge(cfg, OmegaConf.from_dotlist(changes))
-    for name in ("callbacks", "logger"):
-        merged[name] = own.pop(name)
-    return OmegaConf.merge(merged, own)
+    own = {**checkpoint["config"], "callbacks": {}, "logger": {}}
+    place = [f"trainer.default_root_dir={folder}", "trainer.accelerator=cpu", "trainer.devices=1"]
+    cfg = OmegaConf.merge(OmegaConf.create(own), OmegaConf.from_dotlist([*changes, *place]))
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 def milliseconds(detector: ProDiffAD, x: torch.Tensor) -> float:

@@ -12,6 +12,7 @@ from tocsin.models.diffusion import (
     alpha_sigma,
     ddim_step,
     fixed_noise,
+    level_of,
     one_step_target,
     predict,
     predict_noise,
@@ -229,7 +230,7 @@ def test_students_loss_is_zero_where_one_step_already_does_what_two_do() -> None
 
 
 def test_a_student_learns_the_steps_of_its_teacher() -> None:
-    model = tiny(start_noise=0.6, teacher_steps=2)
+    model = tiny(start_noise=(0.6,), teacher_steps=2)
     train_steps(model, "teacher", 40)
     torch.manual_seed(1)
     x = waves(8)
@@ -272,9 +273,9 @@ def test_repo_scheme_starts_students_afresh_at_half_the_level() -> None:
     fresh = weights_of(model.denoisers[1])
     model.begin_stage("distil_2", [])
     assert torch.equal(weights_of(model.denoisers[1]), fresh)
-    network, levels = model._sampler()
+    network, walk = model._sampler()
     assert network is model.denoisers[1]
-    torch.testing.assert_close(levels, torch.tensor([0.0, 0.25, 0.5]) * model.start_level)
+    assert walk == [0.5, 0.25, 0.0]  # of the starting level, where the teacher's is [1, .75, .5, .25, 0]
     losses = train_steps(model, "distil_2", 40)
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -324,7 +325,7 @@ def test_running_mean_moves_by_the_decay() -> None:
 
 
 def test_reconstruction_of_a_linear_gaussian_denoiser_has_a_closed_form() -> None:
-    model = tiny(start_noise=0.5).eval()
+    model = tiny(start_noise=(0.5,)).eval()
     model.denoisers[0] = Gaussian(0.7)
     x = waves(3)
     factor = torch.ones(1)
@@ -340,8 +341,8 @@ def test_reconstruction_of_a_linear_gaussian_denoiser_has_a_closed_form() -> Non
 def test_little_noise_gives_every_window_back() -> None:
     x = waves(2)
     x[0, 20, 1] += 5.0
-    small = tiny(start_noise=1e-4).eval().deviations(x).abs().max()
-    assert small < 1e-3 < tiny(start_noise=0.9).eval().deviations(x).abs().max()
+    small = tiny(start_noise=(1e-4,)).eval().deviations(x).abs().max()
+    assert small < 1e-3 < tiny(start_noise=(0.9,)).eval().deviations(x).abs().max()
 
 
 def test_score_is_repeatable_and_leaves_the_global_generator_alone() -> None:
@@ -369,18 +370,27 @@ def test_validation_loss_is_deterministic_and_does_not_depend_on_the_batch(stage
 
 
 def test_every_step_of_the_student_is_trained_and_no_level_outside_the_grid() -> None:
-    model = tiny(teacher_steps=8).train()
+    model = tiny(teacher_steps=8, start_noise=(0.3, 0.6)).train()
     model.begin_stage("distil_4", [])
     asked: list[Tensor] = []
     model.denoisers[1].register_forward_pre_hook(lambda _, inputs: asked.append(inputs[1]))
     for _ in range(8):
         model.loss(batch_of(waves(16)))
-    expected = model.start_level * torch.tensor([0.25, 0.5, 0.75, 1.0])
+    assert model.start_levels.tolist() == pytest.approx([level_of(0.3), level_of(0.6)])
+    expected = (model.start_levels[:, None] * torch.tensor([0.25, 0.5, 0.75, 1.0])).flatten().sort().values
     torch.testing.assert_close(torch.cat(asked).unique(), expected)
 
 
+def test_each_starting_level_is_a_view_of_every_channel() -> None:
+    x = waves(2)
+    views = tiny(start_noise=(0.2, 0.6), train_noise=0.8).eval().deviations(x)
+    assert views.shape == (2, 40, 6)
+    for view, sigma in zip(views.chunk(2, dim=2), (0.2, 0.6), strict=True):
+        torch.testing.assert_close(view, tiny(start_noise=(sigma,), train_noise=0.8).eval().deviations(x))
+
+
 def test_learns_and_ranks_a_planted_anomaly_first() -> None:
-    model = tiny(start_noise=0.6)
+    model = tiny(start_noise=(0.6,))
     losses = train_steps(model, "teacher", 80)
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     for stage in ("distil_2", "distil_1"):
@@ -438,8 +448,9 @@ def test_weights_load_into_a_fresh_object_with_every_round() -> None:
         ({"teacher_steps": 6}, "teacher_steps=6 is not student_steps=1 times a power of two"),
         ({"student_steps": 0}, "student_steps=0 is not at least 1"),
         ({"student_steps": 8}, "teacher_steps=4 is not student_steps=8 times"),
-        ({"start_noise": 1.0}, r"start_noise=1.0 is not between 0 and 1"),
-        ({"train_noise": 0.1}, r"train_noise=0.1 is not between start_noise=0.35 and 1"),
+        ({"start_noise": (0.5, 1.0)}, r"start_noise=1.0 is not between 0 and 1"),
+        ({"train_noise": 0.1}, r"train_noise=0.1 is not between the largest start_noise=0.35 and 1"),
+        ({"start_noise": ()}, r"len\(start_noise\)=0 is not at least 1"),
         ({"steps": 3}, "steps=3 is not one that was distilled: 4, 2, 1; weights='teacher' takes any"),
         ({"steps": 0, "weights": "teacher"}, "steps=0 is not at least 1"),
         ({"draws": 0}, "draws=0 is not at least 1"),

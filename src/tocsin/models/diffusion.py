@@ -18,6 +18,11 @@ def alpha_sigma(level: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos(), angle.sin()
 
 
+def level_of(sigma: float) -> float:
+    """Level u in [0, 1] at which the noise has standard deviation sigma in [0, 1]."""
+    return math.asin(sigma) * 2 / math.pi
+
+
 def add_noise(x: Tensor, noise: Tensor, level: Tensor) -> Tensor:
     """Windows z_u (B, T, C) at levels u (B,), of clean ones x and noise, (B, T, C) each."""
     alpha, sigma = alpha_sigma(level)

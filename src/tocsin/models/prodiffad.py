@@ -14,12 +14,13 @@ progressive distillation in the strict sense. DDIM replaces random sampling and 
 that scores are repeatable. Windows are standardised by the data layer, as for every method: there is no min-max
 scaling and no clipping, which would hide that a value leaves the range of the training data. The draws of noise are
 averaged before the error is taken: what is left has a sign, and that tells the scorer more. No label is read. The
-auto-encoder in front of the diffusion (DiffusionAE) is left out.
+auto-encoder in front of the diffusion (DiffusionAE) is left out. New here: several starting levels give several views
+of a window, because little noise hides short anomalies only and much noise hides the details of normal windows too.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -32,6 +33,7 @@ from tocsin.models.diffusion import (
     add_noise,
     ddim_step,
     fixed_noise,
+    level_of,
     one_step_target,
     predict,
     predict_noise,
@@ -53,11 +55,13 @@ class Noisy(NamedTuple):
         x: (B, T, C) float, clean.
         noise: (B, T, C) float.
         height: (B,) float in (0, 1], where between no noise and the highest level each window is.
+        start: (B,) float, the level that a student starts from.
     """
 
     x: Tensor
     noise: Tensor
     height: Tensor
+    start: Tensor
 
 
 class ProDiffAD(SeriesDetector):
@@ -73,9 +77,10 @@ class ProDiffAD(SeriesDetector):
         teacher_steps: Denoising steps of the teacher that the first student halves.
         student_steps: Steps of the last student: `teacher_steps` over a power of two, 1 = fastest. The same as
             `teacher_steps` = no distillation.
-        start_noise: Noise that is added to a window to be scored, in standard deviations of the
-            data, in (0, 1). Too little and anomalies come back; too much and normal windows come back changed.
-        train_noise: Most noise that the teacher learns to remove, in [start_noise, 1]; None = `start_noise`, above
+        start_noise: Noise that is added to a window to be scored, in standard deviations of the data, each in
+            (0, 1). Too little and anomalies come back; too much and normal windows come back changed. Several give
+            a view each, and scoring takes as many times as long.
+        train_noise: Most noise that the teacher learns to remove, up to 1; None = the largest `start_noise`, above
             which it is never asked.
         draws: Fixed draws of noise K that a score averages, in pairs of opposite sign.
         noise_seed: Seed of these draws.
@@ -98,6 +103,7 @@ class ProDiffAD(SeriesDetector):
     """
 
     noise: Tensor
+    start_levels: Tensor
 
     def __init__(
         self,
@@ -106,7 +112,7 @@ class ProDiffAD(SeriesDetector):
         n_channels: int,
         teacher_steps: int = 4,
         student_steps: int = 1,
-        start_noise: float = 0.35,
+        start_noise: Sequence[float] = (0.35,),
         train_noise: float | None = None,
         draws: int = 4,
         noise_seed: int = 0,
@@ -123,18 +129,20 @@ class ProDiffAD(SeriesDetector):
         head_dim: int = 8,
     ) -> None:
         super().__init__()
-        train_noise = start_noise if train_noise is None else train_noise
         check_choice("distill", distill, get_args(Distill))
-        check_range("start_noise", start_noise, 0.0 < start_noise < 1.0, "between 0 and 1")
-        fits = start_noise <= train_noise <= 1.0
-        check_range("train_noise", train_noise, fits, f"between start_noise={start_noise} and 1")
+        check_range("len(start_noise)", len(start_noise), len(start_noise) >= 1, "at least 1")
+        for sigma in start_noise:
+            check_range("start_noise", sigma, 0.0 < sigma < 1.0, "between 0 and 1")
+        largest = max(start_noise)
+        train_noise = largest if train_noise is None else train_noise
+        fits = largest <= train_noise <= 1.0
+        check_range("train_noise", train_noise, fits, f"between the largest start_noise={largest} and 1")
         check_range("draws", draws, draws >= 1, "at least 1")
         check_range("max_loss_weight", max_loss_weight, max_loss_weight >= 1.0, "at least 1")
         check_range("ema", ema, 0.0 <= ema < 1.0, "at least 0 and below 1")
         check_range("teacher_share", teacher_share, 0.0 < teacher_share < 1.0, "between 0 and 1")
         self.step_counts = halvings(teacher_steps, student_steps)
-        self.start_level = math.asin(start_noise) * 2 / math.pi  # u_0, where sigma is start_noise
-        self.train_level = math.asin(train_noise) * 2 / math.pi
+        self.train_level = level_of(train_noise)
         self.distill = distill
         self.max_loss_weight = max_loss_weight
         self.ema = ema
@@ -147,6 +155,8 @@ class ProDiffAD(SeriesDetector):
             for _ in self.step_counts
         )
         self.averages = deepcopy(self.denoisers).requires_grad_(False) if ema else nn.ModuleList()
+        starts = torch.tensor([level_of(sigma) for sigma in start_noise])  # u_0 of each view
+        self.register_buffer("start_levels", starts, persistent=False)
         self.register_buffer("noise", fixed_noise(draws, window, n_channels, noise_seed), persistent=False)
 
     def use(self, *, steps: int | None = None, weights: Weights = "student") -> None:
@@ -234,16 +244,17 @@ class ProDiffAD(SeriesDetector):
         if self.instance_norm:
             x = standardise_instances(x).x
         if self.training:
-            return Noisy(x, torch.randn_like(x), 1.0 - torch.rand(len(x), device=x.device))
-        draws = len(self.noise)
-        height = (torch.arange(draws, device=x.device) + 0.5) / draws
-        x, noise = self._each_draw(x)
-        return Noisy(x, noise, height.repeat(len(x) // draws))
-
-    def _each_draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Each window once per draw of noise, and the draws: (B * K, T, C)."""
-        draws = len(self.noise)
-        return x.repeat_interleave(draws, dim=0), self.noise.to(x).repeat(len(x), 1, 1)
+            chosen = torch.randint(len(self.start_levels), (len(x),), device=x.device)
+            height = 1.0 - torch.rand(len(x), device=x.device)
+            return Noisy(x, torch.randn_like(x), height, self.start_levels[chosen])
+        copies = max(len(self.noise), len(self.start_levels))  # each window with every draw and every start
+        k = torch.arange(copies, device=x.device)
+        return Noisy(
+            x.repeat_interleave(copies, dim=0),
+            self.noise[k % len(self.noise)].to(x).repeat(len(x), 1, 1),
+            ((k + 0.5) / copies).repeat(len(x)),
+            self.start_levels[k % len(self.start_levels)].repeat(len(x)),
+        )
 
     def _teacher_loss(self, network: nn.Module, noisy: Noisy) -> dict[str, Tensor]:
         level = self.train_level * noisy.height
@@ -256,9 +267,8 @@ class ProDiffAD(SeriesDetector):
         self, network: nn.Module, teacher: nn.Module, noisy: Noisy, n_steps: int
     ) -> dict[str, Tensor]:
         """Salimans and Ho, algorithm 2: two steps of the teacher are the target of one."""
-        grid = self._grid(n_steps, self.start_level)
-        i = (noisy.height * n_steps).ceil().long()  # 1 .. N
-        level, end = grid[i], grid[i - 1]
+        i = (noisy.height * n_steps).ceil()  # 1 .. N
+        level, end = noisy.start * (i / n_steps), noisy.start * ((i - 1) / n_steps)
         middle = (level + end) / 2
         z = add_noise(noisy.x, noisy.noise, level)
         with torch.no_grad():
@@ -282,29 +292,28 @@ class ProDiffAD(SeriesDetector):
 
     # ------------------------------------------------------------------ scoring
 
-    def _grid(self, n_steps: int, start: float) -> Tensor:
-        """Levels (N + 1,) from 0 to `start`, u_i = i u_0 / N."""
-        return torch.arange(n_steps + 1, device=self.noise.device) * (start / n_steps)
-
-    def _sampler(self) -> tuple[nn.Module, Tensor]:
-        """The network that scores, and the levels that it walks down."""
+    def _sampler(self) -> tuple[nn.Module, list[float]]:
+        """The network that scores, and the levels that it walks down, as shares of the starting level."""
         if self.weights == "teacher":
-            return self._settled(0), self._grid(self.steps or self.step_counts[0], self.start_level)
+            n_steps = self.steps or self.step_counts[0]
+            return self._settled(0), [i / n_steps for i in range(n_steps, -1, -1)]
         index = self._round if self.steps is None else self.step_counts.index(self.steps)
         n_steps = self.step_counts[index]
         # As released, a student takes steps as small as its teacher's, fewer of them, from a lower level.
-        part = n_steps / self.step_counts[0] if self.distill == "repo" else 1.0
-        return self._settled(index), self._grid(n_steps, part * self.start_level)
+        whole = self.step_counts[0] if self.distill == "repo" else n_steps
+        return self._settled(index), [i / whole for i in range(n_steps, -1, -1)]
 
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        """Windows (B, T, C) made noisy and denoised again, mean of all draws."""
-        network, levels = self._sampler()
-        repeated, noise = self._each_draw(x)
-        walk = levels.flip(0)[:, None].expand(-1, len(repeated))  # (N + 1, B * K)
-        z = add_noise(repeated, noise, walk[0])
-        for i in range(len(walk) - 1):
-            z = ddim_step(z, predict(network, z, walk[i]), walk[i], walk[i + 1])
-        return torch.unflatten(z, 0, (len(x), -1)).mean(dim=1)  # (B, T, C)
+    def _reconstruct(self, x: Tensor, start: Tensor) -> Tensor:
+        """Windows (B, T, C) made noisy up to level `start` () and denoised again, mean of all draws."""
+        network, walk = self._sampler()
+        draws = len(self.noise)
+        start = start.expand(len(x) * draws)  # (B * K,)
+        noise = self.noise.to(x).repeat(len(x), 1, 1)  # (B * K, T, C)
+        z = add_noise(x.repeat_interleave(draws, dim=0), noise, walk[0] * start)
+        for share, share_to in pairwise(walk):
+            level, to = share * start, share_to * start
+            z = ddim_step(z, predict(network, z, level), level, to)
+        return torch.unflatten(z, 0, (len(x), draws)).mean(dim=1)  # (B, T, C)
 
     def deviations(self, x: Tensor) -> Tensor:
         """Signed difference of each point from its reconstruction.
@@ -313,12 +322,13 @@ class ProDiffAD(SeriesDetector):
             x: (B, T, C) float32, standardised.
 
         Returns:
-            (B, T, C) float32; the further from 0, the more anomalous.
+            (B, T, V * C) float32, one view for each `start_noise`; the further from 0, the more anomalous.
         """
         if not self.instance_norm:
-            return x - self._reconstruct(x)
+            return torch.cat([x - self._reconstruct(x, start) for start in self.start_levels], dim=2)
         instance = standardise_instances(x)
-        return x - instance.undo(self._reconstruct(instance.x))
+        rebuilt = [instance.undo(self._reconstruct(instance.x, start)) for start in self.start_levels]
+        return torch.cat([x - view for view in rebuilt], dim=2)
 
 
 def halvings(first: int, last: int) -> tuple[int, ...]:
