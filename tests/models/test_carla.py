@@ -14,11 +14,12 @@ from tocsin.models.carla_parts import (
     entropy,
     inconsistency,
     mine_neighbours,
+    occlude,
     triplet_loss,
 )
 
 # The contract test reads this number: of model=carla with windows of 60 steps and 3 channels.
-PARAMETERS = {"carla": 8_890}
+PARAMETERS = {"carla": 8_970}
 
 WINDOW = 40
 
@@ -177,7 +178,7 @@ def test_block_adds_its_input_after_the_last_activation() -> None:
 @pytest.mark.parametrize("scale", ["train", "instance", "both"])
 def test_any_window_is_scored_between_0_and_1(window: int, scale: str) -> None:
     x = 100.0 * torch.randn(4, window, 2)
-    for localise in ("window", "cam"):
+    for localise in ("window", "cam", "occlusion"):
         scores = small(window=window, scale=scale, localise=localise).eval().point_scores(x)
         assert scores.shape == (4, window)
         assert scores.min() >= 0.0
@@ -400,7 +401,7 @@ def test_histogram_follows_the_votes_of_windows_and_twins() -> None:
     model = small(n_classes=3)
     votes = torch.eye(3)[torch.tensor([1, 1, 1, 2, 0, 0, 0, 0])]  # windows, then twins
     for _ in range(200):
-        model._remember(votes)
+        model._remember(votes, torch.arange(8) >= 4)
     torch.testing.assert_close(model.original_share, torch.tensor([0.0, 0.75, 0.25]), atol=1e-3, rtol=0)
     torch.testing.assert_close(model.twin_share, torch.tensor([1.0, 0.0, 0.0]), atol=1e-3, rtol=0)
 
@@ -418,7 +419,7 @@ def test_collapse_is_told_once(
 ) -> None:
     model = small(n_classes=4)
     votes = torch.eye(4)[torch.multinomial(torch.tensor(shares), 4000, replacement=True)]
-    model._remember(torch.cat([votes, votes]))
+    model._remember(votes, torch.zeros(4000, dtype=torch.bool))
     with caplog.at_level(logging.WARNING):
         model.eval()
         model.train()
@@ -429,16 +430,48 @@ def test_collapse_is_told_once(
         assert "entropy" in caplog.text
 
 
-def test_activation_map_keeps_the_score_of_the_window() -> None:
+@pytest.mark.parametrize("localise", ["cam", "occlusion"])
+def test_largest_score_of_a_window_is_the_score_of_the_window(localise: str) -> None:
     x = sines(8)
-    by_window, by_step = (small(localise=name).eval().point_scores(x) for name in ("window", "cam"))
+    by_window, by_step = (small(localise=name).eval().point_scores(x) for name in ("window", localise))
     torch.testing.assert_close(by_step.amax(dim=1), by_window[:, 0])
     assert (by_window == by_window[:, :1]).all()
-    assert (by_step.std(dim=1) > 0).all()
-    saturated = small(localise="cam").eval()
+    assert (by_step.std(dim=1) > 0).any()
+    saturated = small(localise=localise).eval()
     with torch.no_grad():
         saturated.classifier.bias[0] = 1e4  # certainly normal: nothing to divide by
     assert (saturated.point_scores(x) == 0).all()
+
+
+@pytest.mark.parametrize("window", [8, 31, 128])
+def test_occlusion_hides_each_step_behind_a_line(window: int) -> None:
+    line = torch.arange(window).float()[None, :, None] * torch.tensor([1.0, -2.0])
+    hidden, same = occlude(line, 4)
+    assert (hidden.sum(dim=0) >= 1).all()
+    torch.testing.assert_close(
+        same[:, 1:-1], line[:, None].expand(-1, 2, -1, -1)
+    )  # a line hides nothing of a line
+    x = sines(3, window=window)
+    x[:, window // 2] += 9.0
+    hidden, others = occlude(x, 4)
+    assert torch.equal(others[:, hidden == 0], x[:, None].expand_as(others)[:, hidden == 0])
+    shows = (others[0, :, :, 0] > 5.0).any(dim=1)
+    assert torch.equal(shows, hidden[:, window // 2] == 0)
+
+
+def test_occlusion_finds_the_step_that_makes_the_score() -> None:
+    class Spiky(Carla):
+        def _features(self, x: Tensor) -> Tensor:
+            return (x.abs().amax(dim=2) > 5.0).float()[:, None].expand(-1, 8, -1)  # (B, F, T)
+
+    torch.manual_seed(0)
+    model = Spiky(window=WINDOW, n_channels=2, localise="occlusion", segments=10)
+    with torch.no_grad():
+        model.classifier.weight.zero_()[1] = 50.0
+    x = sines(4)
+    x[torch.arange(4), torch.tensor([3, 11, 22, 38]), 1] += 9.0
+    found = model.eval().point_scores(x).argmax(dim=1)
+    assert (found - torch.tensor([3, 11, 22, 38])).abs().max() <= 4
 
 
 @pytest.mark.parametrize(
@@ -479,6 +512,7 @@ def test_losses_are_float32_under_autocast() -> None:
     [
         ({"window": 7}, "window=7 is not a number of at least 8"),
         ({"n_classes": 1}, "n_classes=1 is not a number of at least 2"),
+        ({"segments": 1}, "segments=1 is not a number of at least 2"),
         ({"neighbours": 0}, "neighbours=0 is not a number of at least 1"),
         ({"tau": 0.0}, "tau=0.0 is not above 0"),
         ({"w_entropy": -1.0}, "w_entropy=-1.0 is not 0 or more"),

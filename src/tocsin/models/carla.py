@@ -33,6 +33,7 @@ from tocsin.models.carla_parts import (
     entropy,
     inconsistency,
     mine_neighbours,
+    occlude,
     triplet_loss,
 )
 from tocsin.models.checks import check_choice, check_range
@@ -41,7 +42,7 @@ from tocsin.models.instance_norm import standardise_instances
 log = logging.getLogger(__name__)
 
 MarginMode = Literal["fixed", "decay"]
-Localise = Literal["window", "cam"]
+Localise = Literal["window", "cam", "occlusion"]
 ScaleName = Literal["train", "instance", "both"]
 NormalClasses = Literal["majority", "mostly_original"]
 
@@ -50,6 +51,7 @@ _LEAST_MARGIN = 0.01
 _MARGIN_STEP = 0.1
 _MEMORY = 0.95  # of the class histogram, per batch
 _SEED = 0  # of what must be the same in every epoch: the repository and the evaluation loss
+_TINY = 1e-20  # as small a surprise as float32 tells from none
 _CHUNK = 512  # windows embedded at once
 
 
@@ -77,8 +79,11 @@ class Carla(SeriesDetector):
             over all of them.
         normal_classes: `majority`: the class of most original training windows. `mostly_original`: also every
             class that holds a larger share of the original windows than of their twins.
-        localise: `window`: every step has its window's score. `cam`: the largest has it, the others less, as the head
-            sees the features of their time (class activation map).
+        localise: `window`: every step has its window's score. Else the largest of a window has it, the others less:
+            `cam` as the head sees the features of that step (class activation map), which may point to the edges
+            of the field that sees an odd step; `occlusion` as the surprise shrinks when a straight line hides
+            the steps around it, at the price of `segments` more windows to score.
+        segments: Overlapping parts that `occlusion` hides in turn, 2 or more; fewer than there are steps.
 
     Raises:
         ValueError: If a value is outside its range or unknown.
@@ -109,6 +114,7 @@ class Carla(SeriesDetector):
         w_entropy: float = 2.0,
         normal_classes: NormalClasses = "majority",
         localise: Localise = "window",
+        segments: int = 16,
     ) -> None:
         super().__init__()
         check_choice("scale", scale, get_args(ScaleName))
@@ -122,6 +128,7 @@ class Carla(SeriesDetector):
             ("previous", previous, 1),
             ("neighbours", neighbours, 1),
             ("max_windows", max_windows, 2),
+            ("segments", segments, 2),
         ):
             check_range(name, count, count >= least, f"a number of at least {least}")
         for name, value in (("tau", tau), ("margin", margin)):
@@ -144,6 +151,7 @@ class Carla(SeriesDetector):
         self.w_entropy = w_entropy
         self.normal_classes = normal_classes
         self.localise = localise
+        self.segments = min(segments, window // 2)
 
         width = 2 * mid_channels
         n_inputs = n_channels * (2 if scale == "both" else 1)
@@ -301,7 +309,7 @@ class Carla(SeriesDetector):
         return torch.where((last > first)[:, None, None], earlier, copies)
 
     def _classification_loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
-        """SCAN's loss of the batch's windows and their twins, each with a near and a far neighbour."""
+        """SCAN's loss of the batch's windows or, by a coin's toss, their twins, with a near and a far neighbour."""
         n_windows = len(self._starts)
         if len(self.near) != 2 * n_windows or not n_windows:
             raise RuntimeError(
@@ -309,19 +317,20 @@ class Carla(SeriesDetector):
             )
         # The kept window that begins with this one, or, where not all are kept, the one before.
         rows = (torch.searchsorted(self._starts, batch.start, right=True) - 1).clamp(min=0)
-        anchors = torch.cat([rows, rows + n_windows])  # (2 * B,)
+        is_twin = torch.randint(2, (len(rows),)).to(rows.device)
+        anchors = rows + n_windows * is_twin  # (B,)
         draw = torch.randint(self.near.shape[1], (2, len(anchors), 1)).to(anchors.device)
         near = self.near[anchors].gather(1, draw[0])[:, 0]
         far = self.far[anchors].gather(1, draw[1])[:, 0]
         p, p_near, p_far = self._classify(self._repository[torch.cat([anchors, near, far])]).chunk(3)
-        self._remember(p.detach())
+        self._remember(p.detach(), is_twin.bool())
         agree, disagree, spread = consistency(p, p_near), inconsistency(p, p_far), entropy(p.mean(dim=0))
         return {
             "loss": agree + self.w_inconsistency * disagree - self.w_entropy * spread,
             "consistency": agree.detach(),
             "inconsistency": disagree.detach(),
             "entropy": spread.detach(),
-            "max_share": self.original_share.max() / self.original_share.sum(),
+            "max_share": self.original_share.max() / self.original_share.sum().clamp(min=1e-6),
         }
 
     def _separation(self, x: Tensor) -> dict[str, Tensor]:
@@ -338,14 +347,15 @@ class Carla(SeriesDetector):
     # ------------------------------------------------------------------ classes
 
     @torch.no_grad()
-    def _remember(self, p: Tensor) -> None:
-        """Move the class histograms towards those of probabilities (2 * B, K): windows, then their twins.
+    def _remember(self, p: Tensor, is_twin: Tensor) -> None:
+        """Move the class histograms of windows and of twins towards those of probabilities p (B, K).
 
-        A running histogram, because nothing tells a detector that its training is over.
+        Running histograms, because nothing tells a detector that its training is over.
         """
         votes = functional.one_hot(p.argmax(dim=1), p.shape[1]).float()
-        for share, own in zip((self.original_share, self.twin_share), votes.chunk(2), strict=True):
-            share.lerp_(own.mean(dim=0), 1.0 - _MEMORY)
+        for share, own in ((self.original_share, ~is_twin), (self.twin_share, is_twin)):
+            weight = own.float() / own.sum().clamp(min=1)  # a batch without one of the two adds nothing to it
+            share.lerp_((weight[:, None] * votes).sum(dim=0), 1.0 - _MEMORY)
         self._unreported = True
 
     def _is_normal(self) -> Tensor:
@@ -358,7 +368,7 @@ class Carla(SeriesDetector):
 
     def _report_classes(self) -> None:
         self._unreported = False
-        share = self.original_share / self.original_share.sum()
+        share = self.original_share / self.original_share.sum().clamp(min=1e-6)
         largest, spread = float(share.max()), float(entropy(share))
         histogram = ", ".join(f"{value:.2f}" for value in share.tolist())
         message = f"classes of normal windows: {histogram} (entropy {spread:.2f}, largest {largest:.3f})"
@@ -381,13 +391,28 @@ class Carla(SeriesDetector):
             (B, T) float32 in [0, 1], higher = more anomalous; the largest of a window is the window's score.
         """
         features = self._features(x)
-        score = -torch.expm1(-self._surprise(self.classifier(features.mean(dim=2))))  # (B,)
+        surprise = self._surprise(self.classifier(features.mean(dim=2)))  # (B,)
+        score = -torch.expm1(-surprise)[:, None]
         if self.localise == "window":
-            return score[:, None].expand(-1, x.shape[1]).contiguous()
-        # Contiguous: some libraries round products of a transposed matrix by where it lies in memory.
-        by_step = self._surprise(self.classifier(features.transpose(1, 2).contiguous()))  # (B, T)
-        largest = by_step.amax(dim=1, keepdim=True).clamp(min=torch.finfo(by_step.dtype).tiny)
-        return score[:, None] * by_step / largest
+            return score.expand(-1, x.shape[1]).contiguous()
+        if self.localise == "cam":
+            # Contiguous: some libraries round products of a transposed matrix by where it lies in memory.
+            by_step = self._surprise(self.classifier(features.transpose(1, 2).contiguous()))  # (B, T)
+        else:
+            by_step = self._relief(x, surprise)  # (B, T)
+        largest = by_step.amax(dim=1, keepdim=True)
+        return score * torch.where(largest > 0, by_step / largest.clamp(min=_TINY), 1.0)
+
+    def _relief(self, x: Tensor, surprise: Tensor) -> Tensor:
+        """How much less of a surprise (B,) windows x (B, T, C) are without what is around each step: (B, T)."""
+        B, T, C = x.shape
+        hidden, others = occlude(x, self.segments)  # (G, T), (B, G, T, C)
+        left = self._surprise(
+            self.classifier(self._features(others.reshape(-1, T, C)).mean(dim=2))
+        )  # (B * G,)
+        relief = (surprise[:, None] - left.reshape(B, -1)).clamp(min=0)  # (B, G)
+        # Not a product of matrices, which autocast would round.
+        return (relief[:, :, None] * (hidden / hidden.sum(dim=0))).sum(dim=1)
 
     def deviations(self, x: Tensor) -> Tensor:
         """The score of each point, (B, T, 1) float32 in [0, 1]."""

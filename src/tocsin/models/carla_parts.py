@@ -39,6 +39,31 @@ class ResidualBlock(nn.Module):
         return out
 
 
+def occlude(x: Tensor, n_segments: int) -> tuple[Tensor, Tensor]:
+    """Windows with one part after the other hidden behind a straight line between its ends.
+
+    Args:
+        x: (B, T, C) float.
+        n_segments: Parts G, in [2, T]; each overlaps its neighbours by about half.
+
+    Returns:
+        What is hidden, (G, T) float of 0 and 1, at least once at each step, and the windows (B, G, T, C).
+    """
+    T = x.shape[1]
+    centers = torch.linspace(0, T - 1, n_segments, device=x.device)
+    half = T / n_segments
+    first = (centers - half).ceil().clamp(min=0).long()
+    last = (centers + half).floor().clamp(max=T - 1).long()
+    left, right = first - 1, last + 1  # the ends of the line; where one is missing, it is level
+    left, right = torch.where(left < 0, right, left), torch.where(right >= T, left, right)
+    steps = torch.arange(T, device=x.device)
+    hidden = (steps >= first[:, None]) & (steps <= last[:, None])  # (G, T)
+    rise = (steps - first[:, None] + 1) / (last - first + 2)[:, None]  # (G, T)
+    begin, end = x[:, left, None], x[:, right, None]  # (B, G, 1, C)
+    line = begin + (end - begin) * rise[:, :, None]  # (B, G, T, C)
+    return hidden.to(x), torch.where(hidden[:, :, None], line, x[:, None])
+
+
 def triplet_loss(anchor: Tensor, positive: Tensor, negatives: Tensor, margin: Tensor, tau: float) -> Tensor:
     """Triplet loss with the hardest negative of the batch.
 
