@@ -10,10 +10,9 @@ ones. The class of most normal windows is the normal one; the score is the proba
 What differs from the released code: no test label chooses a checkpoint, the axes of windows are transposed rather
 than reinterpreted, neighbours are mined for each sample rather than for one random point and drawn at each visit,
 furthest neighbours count (`w_inconsistency=0` leaves them out, as released for most data), anomalies are pasted
-anew at each visit and into standardised values, batch norms keep their statistics in the second stage, the third
-block has its skip connection, the margin is constant
-(`margin_mode="decay"` is as released), the normal class is that of original windows alone. New here: `scale` and
-`localise`.
+anew at each visit and into standardised values, the third block has its skip connection, batch norms keep their
+statistics in the second stage, the margin is constant (`margin_mode="decay"` is as released), the normal class is
+that of original windows alone. New here: `scale`, `localise` and `normal_classes="mostly_original"`.
 """
 
 import logging
@@ -61,7 +60,7 @@ class Carla(SeriesDetector):
     Args:
         window: Steps T of a window, 8 or more.
         n_channels: Channels C.
-        mid_channels: Width of the first block; the features are twice as many.
+        mid_channels: Width of the first block and, if at least 4, of the embedding; the features are twice as many.
         n_classes: Classes K of the head.
         scale: What the encoder sees. `train`: the standardised window, as published. `instance`: each window and
             channel on its own mean and spread, so that a quiet window shows its small faults and a level that
