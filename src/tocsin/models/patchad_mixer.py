@@ -129,7 +129,8 @@ class MixerMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix along the dimension; the shape stays."""
-        x = x.transpose(self.dim, -1)
+        # Strided, a linear layer would sum otherwise for frozen weights than for trained ones, by the last bit.
+        x = x.transpose(self.dim, -1).contiguous()
         mixed: Tensor = self.skip(x) + self.branch(x)
         return mixed.transpose(self.dim, -1)
 
@@ -212,7 +213,7 @@ class PatchScale(nn.Module):
     def forward(self, x: Tensor) -> ScaleOutput:
         """Look at windows (B, C, L)."""
         patches = x.reshape(*x.shape[:2], self.n_patches, self.patch_size)  # (B, C, N, P)
-        num, size = self.embed_num(patches), self.embed_size(patches.transpose(2, 3))
+        num, size = self.embed_num(patches), self.embed_size(patches.transpose(2, 3).contiguous())
         nums: list[Tensor] = []
         sizes: list[Tensor] = []
         for index, layer in enumerate(self.layers):
