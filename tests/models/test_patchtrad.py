@@ -8,7 +8,7 @@ from tocsin.batch import SeriesBatch
 from tocsin.models.patchtrad import PatchTrad, patch_steps
 from tocsin.models.patchtrad_encoder import ChannelHeads, ScoreResidualAttention, small_positions
 
-PARAMETERS = {"patchtrad": 26_488}  # of window 60 and 3 channels
+PARAMETERS = {"patchtrad": 8_080}  # of window 60 and 3 channels
 
 TINY = {"d_model": 16, "n_heads": 2, "feedforward": 32}
 
