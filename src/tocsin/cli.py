@@ -163,6 +163,7 @@ def _register_resolvers() -> None:
 
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("run_of", run_of, replace=True)
+    OmegaConf.register_new_resolver("files", files, replace=True)
 
 
 def run_dir(ckpt_path: str | None, parent: str) -> str:
@@ -184,6 +185,19 @@ def run_dir(ckpt_path: str | None, parent: str) -> str:
 def run_of(ckpt_path: str) -> str:
     """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to."""
     return str(Path(ckpt_path).parent.parent)
+
+
+def files(pattern: str) -> str:
+    """All files that match a pattern, in order and joined by commas: the values of a sweep.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    path = Path(pattern)
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise ConfigError(f"no file matches {pattern}; TOCSIN_DATA must name the folder of the data sets")
+    return ",".join(map(str, found))
 
 
 def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tocsin.data.base import SeriesDataModule
 from tocsin.data.readers import holds_train_and_test, read_series, read_train_and_test
@@ -53,6 +55,11 @@ class UserSeries(SeriesDataModule):
             )
         fit, val = split_in_time(train, (1 - self.val_fraction, self.val_fraction), gap=self.window)
         return Splits(train=fit, val=val, test=test)
+
+    def summary(self) -> dict[str, Any]:
+        """As in the base, and which file it was, by the end of its path."""
+        tested = Path(self.path or self.test or "").absolute()
+        return {**super().summary(), "source": "/".join(tested.parts[-2:])}
 
     def _cut(self, series: SeriesData) -> Splits:
         val = (1 - self.test_fraction) * self.val_fraction

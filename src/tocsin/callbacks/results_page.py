@@ -1,0 +1,35 @@
+"""After a sweep: its tables, written into a page. A callback of Hydra, not of Lightning."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from tocsin.errors import TocsinError
+from tocsin.results_table import update_page
+
+log = logging.getLogger(__name__)
+
+
+class ResultsPage(Callback):
+    """Writes the results of a sweep when its last job has ended.
+
+    Args:
+        page: Markdown file; made if it does not exist.
+        name: Block of the page that belongs to this sweep.
+    """
+
+    def __init__(self, *, page: str, name: str) -> None:
+        self.page = Path(page)
+        self.name = name
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Read every metrics.json of the sweep."""
+        try:
+            update_page(self.page, self.name, [Path(config.hydra.sweep.dir)])
+        except TocsinError as error:  # the runs are done and saved; only their table is missing
+            log.warning("no results page: %s", error)
+            return
+        log.info("results page: %s", self.page)

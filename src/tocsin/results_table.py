@@ -1,0 +1,206 @@
+"""Tables in Markdown from the metrics.json files of a sweep, written into a marked block of a page.
+
+    python -m tocsin.results_table multirun/<time> --page docs/results/time_series.md --name ts_benchmark
+
+Data sets stand in columns, methods in rows; first the scores that need no model. A value is the mean over the
+entities of a data set, then mean and standard deviation over seeds. Oracle numbers have a table of their own.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from tocsin.errors import TocsinError
+
+BASELINES = ("random", "abs_z", "pca", "kmeans", "iforest")  # first in every table, in this order
+NAMES = {"abs_z": "largest deviation"}
+NONE = "\N{EN DASH}"
+
+Value = Callable[[dict[str, Any]], float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one method on one entity.
+
+    Attributes:
+        model: The method.
+        dataset: Column of the tables.
+        entity: Which of the data set's series.
+        seed: Seed of the training.
+        sections: As in metrics.json.
+    """
+
+    model: str
+    dataset: str
+    entity: str
+    seed: int
+    sections: dict[str, Any]
+
+
+def read_rows(folders: Sequence[Path]) -> list[Row]:
+    """All runs below some folders, and the scores without a model that were measured beside them.
+
+    Raises:
+        TocsinError: There is no metrics.json, or one cannot be read.
+    """
+    paths = sorted(path for folder in folders for path in folder.glob("**/metrics.json"))
+    if not paths:
+        raise TocsinError(f"no metrics.json below {', '.join(map(str, folders))}: give the folder of a sweep")
+    rows: dict[tuple[str, str, str, int], Row] = {}
+    for path in paths:
+        try:
+            sections = json.loads(path.read_text())
+            run, source = sections["run"], sections["data"].get("source")
+        except (json.JSONDecodeError, KeyError) as error:
+            raise TocsinError(f"{path} is not a metrics.json of a run: {error}") from error
+        dataset, entity = Path(source).parts[-2:] if source else (run["data"], run["data"])
+        own = Row(run["model"], dataset, entity, run["seed"], sections)
+        free = [Row(name, dataset, entity, 0, {"test": test}) for name, test in sections["baselines"].items()]
+        for row in (own, *free):
+            rows.setdefault((row.model, row.dataset, row.entity, row.seed), row)
+    return list(rows.values())
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """The tables of a page: VUS-PR, F1 at the threshold, oracle, cost."""
+    return "\n\n".join(
+        f"**{title}**\n\n{table(rows, columns)}"
+        for title, columns in (
+            ("VUS-PR", {"": _metric("test", "vus_pr")}),
+            (
+                "Point F1 and series F1 at the threshold from validation data",
+                {"point": _metric("test", "point_f1"), "series": _metric("test", "series_f1")},
+            ),
+            (
+                "Oracle: the best F1 that any threshold could have reached (an upper bound, not a result)",
+                {"point": _metric("oracle", "point_f1"), "series": _metric("oracle", "series_f1")},
+            ),
+            (
+                "Cost of an entity: seconds of training, items scored per second",
+                {"train s": _metric("timing", "fit_s"), "items/s": _metric("timing", "test_items_per_s")},
+            ),
+        )
+    )
+
+
+def table(rows: Sequence[Row], columns: dict[str, Value]) -> str:
+    """One Markdown table: methods in rows, every column of values for each data set."""
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    models = sorted({row.model for row in rows}, key=_place)
+    heads = [f"{dataset} {name}".strip() for dataset in datasets for name in columns]
+    lines = ["| | " + " | ".join(heads) + " |", "| --- " * (len(heads) + 1) + "|"]
+    for model in models:
+        cells = [
+            cell([row for row in rows if (row.model, row.dataset) == (model, dataset)], value)
+            for dataset in datasets
+            for value in columns.values()
+        ]
+        if any(text != NONE for text in cells):
+            lines.append(f"| {NAMES.get(model, model)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cell(rows: Sequence[Row], value: Value) -> str:
+    """Mean over entities, then mean ± standard deviation over seeds; a dash where nothing is defined."""
+    means: list[float] = []
+    for seed in sorted({row.seed for row in rows}):
+        found = [number for row in rows if row.seed == seed if (number := value(row.sections)) is not None]
+        if found:
+            means.append(statistics.fmean(found))
+    if not means:
+        return NONE
+    mean = _rounded(statistics.fmean(means))
+    return mean if len(means) < 2 else f"{mean} ± {_rounded(statistics.stdev(means))}"
+
+
+def notes(rows: Sequence[Row], folders: Sequence[Path]) -> str:
+    """What was run: commands, seeds, entities, commits; and which methods lack some entities."""
+    trained = [row for row in rows if "run" in row.sections]
+    lines = [f"- `python train.py -m {' '.join(overrides)}`" for overrides in _commands(folders)]
+    every = {(row.dataset, row.entity) for row in rows}
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        entities = sorted(entity for owner, entity in every if owner == dataset)
+        lines.append(f"- {dataset}: " + ", ".join(Path(entity).stem for entity in entities))
+    seeds = sorted({row.seed for row in trained})
+    commits = sorted({str(row.sections["run"]["git"]) for row in trained})
+    dates = sorted({row.sections["run"]["finished"][:10] for row in trained})
+    lines.append(
+        f"- seeds {', '.join(map(str, seeds))}; commit {', '.join(commits)}; finished {', '.join(dates)}"
+    )
+    for model in sorted({row.model for row in trained}, key=_place):
+        for seed in sorted({row.seed for row in trained if row.model == model}):
+            done = {(row.dataset, row.entity) for row in trained if (row.model, row.seed) == (model, seed)}
+            if missing := sorted(every - done):
+                names = ", ".join(f"{dataset}/{Path(entity).stem}" for dataset, entity in missing)
+                lines.append(
+                    f"- **{model}, seed {seed}, is missing on {names}: its means are over the others**"
+                )
+    return "\n".join(lines)
+
+
+def update_page(page: Path, name: str, folders: Sequence[Path]) -> None:
+    """Write notes and tables of a sweep into the block `name` of a page; the rest of it stays as it is."""
+    rows = read_rows(folders)
+    begin, end = f"<!-- begin {name}: written by tocsin.results_table -->", f"<!-- end {name} -->"
+    block = f"{begin}\n\n{notes(rows, folders)}\n\n{tables(rows)}\n\n{end}"
+    text = page.read_text() if page.exists() else f"# Results\n\n{begin}\n{end}\n"
+    if begin not in text:
+        text = f"{text.rstrip()}\n\n## {name}\n\n{begin}\n{end}\n"
+    before, rest = text.split(begin, 1)
+    if end not in rest:
+        raise TocsinError(f"{page} has no line '{end}' after '{begin}': put it where the tables end")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    temporary = page.with_name(f".{page.name}.tmp")
+    temporary.write_text(before + block + rest.split(end, 1)[1])
+    temporary.replace(page)
+
+
+def _metric(section: str, name: str) -> Value:
+    return lambda sections: sections.get(section, {}).get(name)
+
+
+def _place(model: str) -> tuple[int, str]:
+    return (BASELINES.index(model) if model in BASELINES else len(BASELINES), model)
+
+
+def _rounded(number: float) -> str:
+    """Three digits after the point below 1, as many as are worth it above."""
+    return f"{number:.3f}" if abs(number) < 1 else f"{number:.{max(0, 2 - int(math.log10(abs(number))))}f}"
+
+
+def _commands(folders: Iterable[Path]) -> list[list[str]]:
+    """Overrides of each sweep, as its multirun.yaml tells them."""
+    found = []
+    for folder in folders:
+        for path in sorted(folder.glob("**/multirun.yaml")):
+            overrides = list(OmegaConf.load(path).hydra.overrides.task)
+            if overrides not in found:
+                found.append(overrides)
+    return found
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tocsin.results_table", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of sweeps or runs")
+    parser.add_argument("--page", type=Path, required=True, help="Markdown file to write into")
+    parser.add_argument("--name", default="ts_benchmark", help="block of the page (default: %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        update_page(arguments.page, arguments.name, arguments.folders)
+    except TocsinError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The tables of a sweep."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tocsin.errors import TocsinError
+from tocsin.results_table import cell, read_rows, tables, update_page
+
+
+def write_run(folder: Path, model: str, seed: int, entity: str, vus: float | None) -> None:
+    run = {"model": model, "data": "series", "seed": seed, "git": "abc", "finished": "2026-11-24T10:00:00"}
+    sections: dict[str, Any] = {
+        "run": run,
+        "data": {"source": f"smd/{entity}.npz"},
+        "test": {"vus_pr": vus, "point_f1": 0.5, "series_f1": 0.25},
+        "oracle": {"point_f1": 0.75, "series_f1": 0.875},
+        "baselines": {"random": {"vus_pr": 0.1}, "abs_z": {"vus_pr": 0.2}},
+        "timing": {"fit_s": 12.0, "test_items_per_s": 1234.5},
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(sections))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Two models, two seeds, two entities; `mae` has not run on one of them with seed 2."""
+    values = {("mae", 1, "a"): 0.4, ("mae", 1, "b"): 0.6, ("mae", 2, "a"): 0.7}
+    values |= {("pca", seed, entity): 0.25 for seed in (1, 2) for entity in "ab"}
+    for number, ((model, seed, entity), vus) in enumerate(values.items()):
+        write_run(tmp_path / "sweep" / str(number), model, seed, entity, vus)
+    return tmp_path / "sweep"
+
+
+def test_means_over_entities_then_over_seeds(sweep: Path) -> None:
+    lines = tables(read_rows([sweep])).splitlines()
+    assert lines[2] == "| | smd |"
+    assert lines[4:8] == [
+        "| random | 0.100 |",
+        "| largest deviation | 0.200 |",
+        "| pca | 0.250 ± 0.000 |",
+        "| mae | 0.600 ± 0.141 |",  # 0.5 with seed 1, 0.7 with seed 2
+    ]
+
+
+def test_oracle_numbers_stand_apart_and_baselines_have_none(sweep: Path) -> None:
+    oracle = tables(read_rows([sweep])).split("**")[6]
+    assert "0.750 ± 0.000 | 0.875 ± 0.000" in oracle
+    assert "random" not in oracle
+
+
+def test_undefined_values_are_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", "mae", 1, "a", None)
+    write_run(tmp_path / "1", "mae", 1, "b", 0.5)
+    rows = [row for row in read_rows([tmp_path]) if row.model == "mae"]
+    assert cell(rows, lambda sections: sections["test"]["vus_pr"]) == "0.500"
+    assert cell(rows, lambda sections: None) == "\N{EN DASH}"
+
+
+def test_page_keeps_what_stands_around_its_block(sweep: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Mine\n\nBefore.\n")
+    update_page(page, "bench", [sweep])
+    first = page.read_text()
+    page.write_text(first + "\nAfter.\n")
+    update_page(page, "bench", [sweep])
+    assert page.read_text() == first + "\nAfter.\n"
+    assert first.startswith("# Mine\n\nBefore.\n\n## bench\n\n<!-- begin bench")
+    assert "- **mae, seed 2, is missing on smd/b: its means are over the others**" in first
+    assert "seeds 1, 2; commit abc; finished 2026-11-24" in first
+
+
+def test_a_folder_without_runs_and_a_foreign_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TocsinError, match=r"no metrics\.json below"):
+        read_rows([tmp_path])
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(TocsinError, match=r"is not a metrics\.json of a run"):
+        read_rows([tmp_path])
+
+
+def test_a_block_without_an_end_is_left_alone(sweep: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    text = "<!-- begin bench: written by tocsin.results_table -->\nMy words\n"
+    page.write_text(text)
+    with pytest.raises(TocsinError, match="has no line '<!-- end bench -->'"):
+        update_page(page, "bench", [sweep])
+    assert page.read_text() == text
