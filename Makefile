@@ -30,8 +30,11 @@ lint: .venv/ready  ## check style and types
 	$(BIN)/mypy
 
 bench: .venv/ready  ## measure speed against peers, as ratios
-	@for file in benchmarks/[a-z]*.py; do \
-		case $$file in *report.py) ;; *) echo "$$file"; $(BIN)/python $$file || exit 1 ;; esac; done
+	@for name in startup metrics windows training long_series; do \
+		echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+bench-gpu: .venv/ready  ## compare bf16-mixed with 32 bit on a GPU; ARGS="--models mae --seeds 1"
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 tensorboard: .venv/ready  ## show all runs in TensorBoard
 	$(BIN)/tensorboard --logdir . --port 6006
@@ -42,4 +45,4 @@ docs: .venv/ready  ## check that every link and command in the pages exists
 clean:  ## remove .venv and caches, keep runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
 
-.PHONY: help setup train test test-all lint bench tensorboard docs clean
+.PHONY: help setup train test test-all lint bench bench-gpu tensorboard docs clean
