@@ -321,3 +321,16 @@ def test_weights_load_into_a_fresh_object() -> None:
     fresh.begin_stage("student", [])
     x = torch.randn(2, 40, 3)
     assert torch.equal(model.channel_scores(x), fresh.eval().channel_scores(x))
+
+
+def test_instance_norm_forgives_the_level_and_keeps_the_unit_of_the_score() -> None:
+    x = waves(4)
+    model = in_student_stage(tiny(instance_norm=True)).eval()
+    with torch.inference_mode():
+        deviations = model.deviations(x)
+        torch.testing.assert_close(model.deviations(x + 5.0), deviations, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(model.deviations(3 * x), 3 * deviations, rtol=1e-2, atol=1e-2)
+        shown, moved = model.reconstruct(x).teacher, model.reconstruct(x + 5.0).teacher
+        torch.testing.assert_close(moved, shown + 5.0, rtol=1e-3, atol=1e-3)
+        plain = in_student_stage(tiny()).eval()
+        assert (plain.deviations(x + 5.0) - plain.deviations(x)).abs().max() > 1.0

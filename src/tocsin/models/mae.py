@@ -27,6 +27,7 @@ from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
 from tocsin.models.base import Reconstruction, SeriesDetector, Stage
 from tocsin.models.channel_masks import DetailPath, groups_of_channels
 from tocsin.models.checks import check_choice, check_range
+from tocsin.models.instance_norm import standardise_instances
 from tocsin.models.mae_losses import change_weights, push_apart, touched_patches
 from tocsin.models.patchify import (
     Masked,
@@ -95,6 +96,7 @@ class MaskedAutoencoder(SeriesDetector):
         channel_groups: Masks that together hide every channel, each hiding about C / G of them.
         last_n: Points scored by `mask_last_n`, in [1, T - P].
         student_weight: Weight of the discrepancy in the score.
+        instance_norm: Standardise each window by its own mean and spread; blind to shifts of level.
 
     Raises:
         ValueError: If a value is outside its range or unknown.
@@ -136,6 +138,7 @@ class MaskedAutoencoder(SeriesDetector):
         channel_groups: int = 8,
         last_n: int = 10,
         student_weight: float = 0.5,
+        instance_norm: bool = False,
     ) -> None:
         super().__init__()
         patch_size = patch_size or nearest_divisor(window, 10)
@@ -182,6 +185,7 @@ class MaskedAutoencoder(SeriesDetector):
         self.score_mode = score
         self.last_n = last_n
         self.student_weight = student_weight
+        self.instance_norm = instance_norm
         if schedule == "two_phase":
             self.stages = (Stage("teacher", teacher_share), Stage("student", 1.0 - teacher_share))
             self.stage = "teacher"
@@ -334,13 +338,14 @@ class MaskedAutoencoder(SeriesDetector):
             raise ConfigError(
                 "weighting='label_margin' needs labelled training data, but the batch has no labels"
             )
+        x = standardise_instances(batch.x).x if self.instance_norm else batch.x
         if self.training:
             unit = self.units[int(torch.randint(len(self.units), ()))]
-            return self._loss(unit, self._random_mask(unit, batch.x), batch.labels)
+            return self._loss(unit, self._random_mask(unit, x), batch.labels)
         parts = []
         for unit in self.units:
-            masked = self._each_mask(unit, batch.x)
-            repeats = len(masked.x) // len(batch.x)
+            masked = self._each_mask(unit, x)
+            repeats = len(masked.x) // len(x)
             labels = None if batch.labels is None else batch.labels.repeat_interleave(repeats, dim=0)
             parts.append(self._loss(unit, masked, labels))
         return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
@@ -403,7 +408,10 @@ class MaskedAutoencoder(SeriesDetector):
             NaN = not scored, for points before the last `last_n` with `score="mask_last_n"`.
         """
         weight = 0.0 if self.stage == "teacher" else self.student_weight  # not trained yet
-        return torch.cat([self._deviations(unit, x, weight) for unit in self.units], dim=-1)
+        if not self.instance_norm:
+            return torch.cat([self._deviations(unit, x, weight) for unit in self.units], dim=-1)
+        own = standardise_instances(x)
+        return torch.cat([self._deviations(unit, own.x, weight) * own.scale for unit in self.units], dim=-1)
 
     def _deviations(self, unit: str, x: Tensor, weight: float) -> Tensor:
         teacher, student, values = self._decode_each_mask(unit, x, student=weight > 0.0)
@@ -419,12 +427,15 @@ class MaskedAutoencoder(SeriesDetector):
 
     def reconstruct(self, x: Tensor) -> Reconstruction:
         """What teacher and student make of windows x (B, T, C), with the first kind of mask."""
-        teacher, student, values = self._decode_each_mask(self.units[0], x, student=True)
+        own = standardise_instances(x) if self.instance_norm else None
+        seen = x if own is None else own.x
+        teacher, student, values = self._decode_each_mask(self.units[0], seen, student=True)
         assert student is not None
         times = values.sum(dim=1, keepdim=True)  # (B, 1, N, P * C)
         share = torch.where(times > 0, values / times.clamp(min=1), 1.0 / values.shape[1])
         hidden = from_patches((times[:, 0] > 0), self.patch_size).all(dim=-1)  # (B, T)
         both = [from_patches((out * share).sum(dim=1), self.patch_size) for out in (teacher, student)]
+        both = both if own is None else [own.undo(out) for out in both]
         return Reconstruction(teacher=both[0], student=both[1], mask=hidden)
 
     def _decode_each_mask(
