@@ -24,6 +24,7 @@ from tocsin.data.base import score_loader
 from tocsin.data.cleaning import Scaler, fill_missing
 from tocsin.data.readers import read_series, stored_names
 from tocsin.data.series_data import SeriesData
+from tocsin.data.traces import as_traces
 from tocsin.data.windows import fill_unscored
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.pipeline import build_task, build_trainer
@@ -112,6 +113,13 @@ def read_new(cfg: DictConfig, trained: Trained) -> SeriesData:
         timestamp_column=cfg.data.get("timestamp_column"),
         label_column=label if label in stored_names(cfg.input) else None,
     )
+    if cfg.data.get("layout") == "traces":
+        traces = as_traces(read(), where=str(cfg.input))
+        if traces.lengths[0] != trained.window:
+            raise ConfigError(
+                f"input={cfg.input} has traces of {traces.lengths[0]} steps, but training had {trained.window}"
+            )
+        return traces
     if Path(cfg.input).suffix == ".npy":  # picking channels would copy a memory map that needs no picking
         series = read()
         if series.channel_names == trained.channel_names:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tocsin.data.base import SeriesDataModule
 from tocsin.data.readers import holds_train_and_test, read_series, read_train_and_test
 from tocsin.data.series_data import SeriesData
 from tocsin.data.splits import Splits, split_in_time
+from tocsin.data.traces import as_traces, split_rows
 from tocsin.errors import ConfigError
+
+Layout = Literal["steps", "traces"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,6 +27,8 @@ class UserSeries(SeriesDataModule):
         timestamp_column: Column of the timestamps; None finds it.
         label_column: Column of the labels, 0 or 1; None = no labels.
         channels: Columns to use; None = all numeric ones.
+        layout: What a row of a file is: `steps`: a step of a series; `traces`: a whole trace of one sensor, with one
+            column for each step; the window is then a whole trace.
         val_fraction: Last part of train that is kept for validation.
         test_fraction: Last part of a series that is the test split, where the files hold none.
     """
@@ -34,6 +39,7 @@ class UserSeries(SeriesDataModule):
     timestamp_column: str | None = None
     label_column: str | None = None
     channels: Sequence[str] | None = None
+    layout: Layout = "steps"
     val_fraction: float = 0.15
     test_fraction: float = 0.3
 
@@ -43,6 +49,8 @@ class UserSeries(SeriesDataModule):
             "label_column": self.label_column,
             "channels": self.channels,
         }
+        if self.layout not in get_args(Layout):
+            raise ConfigError(f"data.layout={self.layout!r} is not one of 'steps', 'traces'")
         if self.path is not None and self.train is None and self.test is None:
             if not holds_train_and_test(self.path):
                 return self._cut(read_series(self.path, **columns))  # type: ignore[arg-type]
@@ -53,8 +61,8 @@ class UserSeries(SeriesDataModule):
             raise ConfigError(
                 "data=series needs either data.path=<file or folder>, or data.train=<file> and data.test=<file>"
             )
-        fit, val = split_in_time(train, (1 - self.val_fraction, self.val_fraction), gap=self.window)
-        return Splits(train=fit, val=val, test=test)
+        fit, val = self._parts(train, (1 - self.val_fraction, self.val_fraction))
+        return Splits(train=fit, val=val, test=self._whole(test))
 
     def summary(self) -> dict[str, Any]:
         """As in the base, and which file it was, by the end of its path."""
@@ -63,6 +71,19 @@ class UserSeries(SeriesDataModule):
 
     def _cut(self, series: SeriesData) -> Splits:
         val = (1 - self.test_fraction) * self.val_fraction
-        fractions = (1 - self.test_fraction - val, val, self.test_fraction)
-        train, val_part, test = split_in_time(series, fractions, gap=self.window)
+        train, val_part, test = self._parts(series, (1 - self.test_fraction - val, val, self.test_fraction))
         return Splits(train=train, val=val_part, test=test)
+
+    def _parts(self, series: SeriesData, fractions: Sequence[float]) -> list[SeriesData]:
+        """Consecutive parts: in time with a gap, or row by row."""
+        if self.layout == "steps":
+            return split_in_time(series, fractions, gap=self.window)
+        return split_rows(self._whole(series), fractions, where=str(self.path or self.train))
+
+    def _whole(self, series: SeriesData) -> SeriesData:
+        """The series; rows become traces where they are, and their length the window."""
+        if self.layout == "steps":
+            return series
+        traces = as_traces(series, where=str(self.path or self.test))
+        self.window = self.score_stride = traces.lengths[0]
+        return traces
