@@ -295,9 +295,9 @@ class ErrorScorer(Scorer):
         return moving_mean(joined, self.smooth, causal=causal)
 
     def _sharp(self, deviations: Tensor) -> Tensor:
-        """Size of each step alone (N, K): squared where deviations have a sign."""
+        """Size of each step alone (N, K), squared: what is far out shall outweigh what lasts."""
         centered = deviations - self.center[0]
-        return centered.square() if self.signed else centered
+        return centered.square() if self.signed else centered * centered.abs()
 
     def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
         """Score (N,) of one series (N, K); `causal` looks back only."""
