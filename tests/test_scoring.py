@@ -162,10 +162,9 @@ def test_a_spike_in_one_of_many_channels_stands_out() -> None:
     assert scores[1_001] < 0.5 * scores[1_000]  # and no step beside it is blamed as much
 
 
-def test_one_normal_step_in_a_thousand_exceeds_one() -> None:
-    normal = torch.randn(50_000, 1, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("channels", [1, 40])
+def test_one_normal_step_in_a_thousand_exceeds_one_by_either_part(channels: int) -> None:
+    normal = torch.randn(50_000, channels, generator=torch.Generator().manual_seed(0))
     scorer = ErrorScorer().fit(normal)
-    lasting = scorer._lasting(normal) / scorer.lasting_tail
-    sharp = scorer._sharp(normal)[:, 0] / scorer.sharp_tail
-    for part in (lasting, sharp):
-        assert (part > 1).float().mean() == pytest.approx(1e-3, rel=0.05)
+    for part, unit in zip((scorer._lasting(normal), scorer._sharpest(normal)), scorer.units, strict=True):
+        assert (part / unit > 1).float().mean() == pytest.approx(1e-3, rel=0.05)

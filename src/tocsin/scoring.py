@@ -179,7 +179,7 @@ class ErrorScorer(Scorer):
     scale: Tensor
     spread: Tensor
     sharp_tail: Tensor
-    lasting_tail: Tensor
+    units: Tensor
     signed: Tensor
 
     def __init__(
@@ -212,7 +212,7 @@ class ErrorScorer(Scorer):
         self.register_buffer("scale", torch.empty(0))  # (views, widths, K)
         self.register_buffer("spread", torch.empty(0))  # (views, K)
         self.register_buffer("sharp_tail", torch.empty(0))  # (K,)
-        self.register_buffer("lasting_tail", torch.tensor(1.0))
+        self.register_buffer("units", torch.ones(2))  # of what lasts, and of what is sharp
         self.register_buffer("signed", torch.tensor(False))
 
     @property
@@ -252,7 +252,7 @@ class ErrorScorer(Scorer):
         self.center, self.scale, self.spread = (torch.stack(part) for part in (centers, scales, spreads))
         self.sharp_tail = tail_of(self._sharp(deviations))
         lasting = torch.cat([self._lasting(part) for part in _parts(deviations, lengths)])
-        self.lasting_tail = tail_of(lasting[:, None])[0]
+        self.units = tail_of(torch.stack([lasting, self._sharpest(deviations)], dim=1))
         return self
 
     def _views(self, deviations: Tensor) -> list[Tensor]:
@@ -299,11 +299,14 @@ class ErrorScorer(Scorer):
         centered = deviations - self.center[0]
         return centered.square() if self.signed else centered * centered.abs()
 
+    def _sharpest(self, deviations: Tensor) -> Tensor:
+        """The channel that is furthest out at each step (N,), in units of its own tail."""
+        return (self._sharp(deviations) / self.sharp_tail).amax(dim=1)
+
     def score(self, deviations: Tensor, *, causal: bool = False) -> Tensor:
         """Score (N,) of one series (N, K); `causal` looks back only."""
-        lasting = self._lasting(deviations, causal=causal) / self.lasting_tail
-        sharp = (self._sharp(deviations) / self.sharp_tail).amax(dim=1)
-        return torch.maximum(lasting, sharp)
+        parts = torch.stack([self._lasting(deviations, causal=causal), self._sharpest(deviations)], dim=1)
+        return (parts / self.units).amax(dim=1)
 
 
 def _parts(values: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, ...]:
