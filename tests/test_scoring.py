@@ -168,3 +168,14 @@ def test_one_normal_step_in_a_thousand_exceeds_one_by_either_part(channels: int)
     scorer = ErrorScorer().fit(normal)
     for part, unit in zip((scorer._lasting(normal), scorer._sharpest(normal)), scorer.units, strict=True):
         assert (part / unit > 1).float().mean() == pytest.approx(1e-3, rel=0.05)
+
+
+def test_a_short_burst_raises_the_score_of_its_neighbours_by_a_limited_amount() -> None:
+    normal, test = noise(channels=2), noise(channels=2, seed=1)
+    test[1000:1003] += 200 * normal.std(dim=0)
+    near = slice(1012, 1030)  # within the widest mean and beyond the smoothing
+    usual, smeared = (ErrorScorer(smooth=1, clip=clip).fit(normal)(test) for clip in (4.0, 1e9))
+    assert usual[near].max() < 0.01 * smeared[near].min()
+    assert usual[1000:1003].min() > 100 * usual[near].max()
+    with pytest.raises(ValueError, match=r"clip=0 is not a positive number"):
+        ErrorScorer(clip=0)

@@ -74,9 +74,6 @@ def _launch(command: str, arguments: list[str]) -> None:
 
     from tocsin import config
 
-    # Threads that wait should sleep: where other programs keep the cores busy, spinning ones slow a training
-    # several times over. torch reads this when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     store = ConfigStore.instance()
     store.store("train_schema", config.TrainSchema)
     store.store("evaluate_schema", config.EvaluateSchema)

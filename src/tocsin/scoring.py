@@ -3,7 +3,9 @@
 Five explicit steps:
 
 1. average the deviations over several widths of time. Where they have a sign, noise cancels and a shift does
-   not: what no single step shows, a hundred steps do. Their energy is averaged too: it shows a noise that grows;
+   not: what no single step shows, a hundred steps do. Their energy is averaged too: it shows a noise that grows.
+   In a mean each step counts with a limited size (as in Huber, "Robust Estimation of a Location Parameter", Annals of
+   Mathematical Statistics 1964), or a short burst would raise the score of all steps around it;
 2. put every channel and width on one scale, by what normal validation data show (as Deng and Hooi, "Graph
    Neural Network-Based Anomaly Detection in Multivariate Time Series", AAAI 2021, section 3.6, do for steps);
 3. take the largest of all these means, and join the channels;
@@ -169,13 +171,16 @@ class ErrorScorer(Scorer):
         channels: `mean`, `topk_mean` or `max` over channels.
         top_share: Share of channels that `topk_mean` takes, in (0, 1].
         smooth: Steps of the moving mean over scores, odd; 1 for none.
+        clip: Largest size of a step in a mean over several, in units of the spread of single steps, > 0; a width of 1
+            counts in full.
 
     Raises:
         ValueError: If a value is outside its range or unknown.
     """
 
-    SHAPED = ("center", "scale", "spread", "sharp_tail")
+    SHAPED = ("center", "limit", "scale", "spread", "sharp_tail")
     center: Tensor
+    limit: Tensor
     scale: Tensor
     spread: Tensor
     sharp_tail: Tensor
@@ -187,9 +192,10 @@ class ErrorScorer(Scorer):
         *,
         widths: Sequence[int] = (1, 5, 21, 61),
         normalize: Normalize = "zscore",
-        channels: Channels = "mean",
-        top_share: float = 0.2,
+        channels: Channels = "topk_mean",
+        top_share: float = 0.25,
         smooth: int = 11,
+        clip: float = 4.0,
     ) -> None:
         super().__init__()
         for name, value, known in (
@@ -200,6 +206,8 @@ class ErrorScorer(Scorer):
                 raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(repr, known))}")
         if not 0.0 < top_share <= 1.0:
             raise ConfigError(f"top_share={top_share} is not in (0, 1]")
+        if not clip > 0.0:
+            raise ConfigError(f"clip={clip} is not a positive number")
         for name, width in (*(("widths", width) for width in widths), ("smooth", smooth)):
             if width < 1 or width % 2 == 0:
                 raise ConfigError(f"{name}: {width} is not a positive odd number")
@@ -208,7 +216,9 @@ class ErrorScorer(Scorer):
         self.channels = channels
         self.top_share = top_share
         self.smooth = smooth
+        self.clip = clip
         self.register_buffer("center", torch.empty(0))  # (views, K)
+        self.register_buffer("limit", torch.empty(0))  # (views, K)
         self.register_buffer("scale", torch.empty(0))  # (views, widths, K)
         self.register_buffer("spread", torch.empty(0))  # (views, K)
         self.register_buffer("sharp_tail", torch.empty(0))  # (K,)
@@ -233,23 +243,19 @@ class ErrorScorer(Scorer):
         if not len(deviations) or not torch.isfinite(deviations).all():
             raise ConfigError("the scorer needs finite deviations of normal validation data")
         self.signed.fill_(bool((deviations < 0).any()))
-        centers: list[Tensor] = []
-        scales: list[Tensor] = []
-        spreads: list[Tensor] = []
+        fitted: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for view in self._views(deviations):
-            center = center_and_scale(view, self.normalize)[0]
+            center, unit = center_and_scale(view, self.normalize)
+            limit = self.clip * unit
             parts = _parts(view - center, lengths)
             means = [
-                torch.cat([moving_mean(part, width, partial=False) for part in parts])
-                for width in self.widths
+                torch.cat([_clipped_mean(part, width, limit) for part in parts]) for width in self.widths
             ]
             scale = torch.stack([center_and_scale(values, self.normalize)[1] for values in means])
-            is_signed = bool(self.signed) and not spreads
-            largest = torch.cat([self._largest(part, scale, squared=is_signed) for part in parts])
-            centers.append(center)
-            scales.append(scale)
-            spreads.append(center_and_scale(largest, "zscore")[1])
-        self.center, self.scale, self.spread = (torch.stack(part) for part in (centers, scales, spreads))
+            is_signed = bool(self.signed) and not fitted
+            largest = torch.cat([self._largest(part, limit, scale, squared=is_signed) for part in parts])
+            fitted.append((center, limit, scale, center_and_scale(largest, "zscore")[1]))
+        self.center, self.limit, self.scale, self.spread = map(torch.stack, zip(*fitted, strict=True))
         self.sharp_tail = tail_of(self._sharp(deviations))
         lasting = torch.cat([self._lasting(part) for part in _parts(deviations, lengths)])
         self.units = tail_of(torch.stack([lasting, self._sharpest(deviations)], dim=1))
@@ -262,12 +268,14 @@ class ErrorScorer(Scorer):
         """
         return [deviations, deviations.square()] if self.signed else [deviations]
 
-    def _largest(self, centered: Tensor, scale: Tensor, *, squared: bool, causal: bool = False) -> Tensor:
+    def _largest(
+        self, centered: Tensor, limit: Tensor, scale: Tensor, *, squared: bool, causal: bool = False
+    ) -> Tensor:
         """Largest of the widths (N, K): on either side of 0 if `squared`, else above it."""
         largest: Tensor | None = None
         for width, width_scale in zip(self.widths, scale, strict=True):
             # Steps beyond the ends count as normal: the mean of few steps would look unusual too easily.
-            values = moving_mean(centered, width, causal=causal, partial=False) / width_scale
+            values = _clipped_mean(centered, width, limit, causal=causal) / width_scale
             values = values.square() if squared else values
             largest = values if largest is None else torch.maximum(largest, values)
         assert largest is not None
@@ -285,7 +293,9 @@ class ErrorScorer(Scorer):
         for index, view in enumerate(self._views(deviations)):
             centered = view - self.center[index]
             is_signed = bool(self.signed) and index == 0
-            largest = self._largest(centered, self.scale[index], squared=is_signed, causal=causal)
+            largest = self._largest(
+                centered, self.limit[index], self.scale[index], squared=is_signed, causal=causal
+            )
             found.append(largest / self.spread[index])
         return torch.stack(found).amax(dim=0)
 
@@ -307,6 +317,13 @@ class ErrorScorer(Scorer):
         """Score (N,) of one series (N, K); `causal` looks back only."""
         parts = torch.stack([self._lasting(deviations, causal=causal), self._sharpest(deviations)], dim=1)
         return (parts / self.units).amax(dim=1)
+
+
+def _clipped_mean(centered: Tensor, width: int, limit: Tensor, *, causal: bool = False) -> Tensor:
+    """Mean over `width` steps of values within ± limit; single steps as they are. Missing steps count as 0."""
+    if width > 1:
+        centered = centered.clamp(-limit, limit)
+    return moving_mean(centered, width, causal=causal, partial=False)
 
 
 def _parts(values: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, ...]:

@@ -287,7 +287,7 @@ def test_weightings_train_on_clean_targets(weighting: str) -> None:
 def test_label_margin_needs_labels_and_pushes_anomalies_away() -> None:
     model = in_student_stage(tiny(weighting="label_margin", margin=100.0, mask_ratio=0.9)).train()
     x = torch.randn(4, 40, 3)
-    with pytest.raises(ValueError, match="needs labelled training data"):
+    with pytest.raises(ValueError, match="needs training labels"):
         model.loss(batch_of(x))
     model.epoch = 100
     every = torch.ones(4, 40, dtype=torch.bool)

@@ -115,7 +115,7 @@ class Pot(Threshold):
 
     name = "pot"
 
-    def __init__(self, *, level: float = 0.98, risk: float = 1e-3, sample_risk: float = 0.02) -> None:
+    def __init__(self, *, level: float = 0.98, risk: float = 1e-3, sample_risk: float = 0.01) -> None:
         _check_open("level", level)
         if not 0 < sample_risk < 0.1:
             raise ConfigError(f"sample_risk must lie between 0 and 0.1, got {sample_risk}")

@@ -27,6 +27,7 @@ from tocsin.models.attention import CrossAttentionDecoder, encoder_stack
 from tocsin.models.base import Reconstruction, SeriesDetector, Stage
 from tocsin.models.channel_masks import DetailPath, groups_of_channels
 from tocsin.models.checks import check_choice, check_range
+from tocsin.models.input_limit import check_limit, limited
 from tocsin.models.instance_norm import standardise_instances
 from tocsin.models.mae_losses import change_weights, push_apart, touched_patches
 from tocsin.models.patchify import (
@@ -54,8 +55,8 @@ MaskUnit = Literal["patch", "channel", "both", "auto"]
 class MaskedAutoencoder(SeriesDetector):
     """Masked auto-encoder with a teacher and a student decoder.
 
-    `two_phase` trains encoder and teacher (stage `teacher`), freezes them and trains the student on the
-    teacher's outputs (stage `student`). `joint` trains both at once after `warmup_epochs` of the teacher.
+    `two_phase` trains encoder and teacher (stage `teacher`), then the student on their outputs (stage `student`).
+    `joint` trains both at once after `warmup_epochs` of the teacher.
 
     Args:
         window: Steps T of a window.
@@ -72,13 +73,10 @@ class MaskedAutoencoder(SeriesDetector):
             `channel`: a channel for the whole window, to be told from the others. `both`: now one, now the
             other. `auto`: channels where there are several, else patches.
         mask_ratio: Share of patches hidden in training, in (0, 1).
-        patchify: How a patch becomes a token. `linear` and `patch_cnn` see one patch only;
-            `cnn_first` also sees two points of each neighbour.
+        patchify: How a patch becomes a token: `linear`, `patch_cnn`, or `cnn_first`, which also sees neighbours.
         pool: How `patch_cnn` joins the points of a patch; `mean` forgets their order.
-        hide_masked: Zero the hidden points before `patchify`. False lets `cnn_first` leak them to their
-            neighbours, as published; it changes nothing for the others.
-        mask_wiring: `after_encoder`: the encoder sees visible patches only. `before_encoder`: it sees mask
-            tokens too.
+        hide_masked: Zero the hidden points before `patchify`; False lets `cnn_first` leak them, as published.
+        mask_wiring: `after_encoder`: the encoder sees visible patches only; `before_encoder`: mask tokens too.
         schedule: `two_phase` or `joint`.
         teacher_share: Largest part of the epochs for the teacher in `two_phase`, in (0, 1).
         warmup_epochs: Epochs of the teacher alone in `joint`.
@@ -91,12 +89,12 @@ class MaskedAutoencoder(SeriesDetector):
         margin_warmup_epochs: Epochs over which the margin term grows to full weight.
         distill_weight: Weight of the student's loss in `joint`.
         score: `all_patches` scores every point; `mask_last_n` hides the end of a window and scores only that.
-        score_groups: Masks G that together hide every patch, for `all_patches`, in [2, T / P]. Fewer =
-            faster and with less context.
+        score_groups: Masks G that together hide every patch, for `all_patches`, in [2, T / P]; fewer = faster.
         channel_groups: Masks that together hide every channel, each hiding about C / G of them.
         last_n: Points scored by `mask_last_n`, in [1, T - P].
         student_weight: Weight of the discrepancy in the score.
         instance_norm: Standardise each window by its own mean and spread; blind to shifts of level.
+        input_limit: Largest size of a value that the network reads; None: as it is. Errors count in full.
 
     Raises:
         ValueError: If a value is outside its range or unknown.
@@ -139,6 +137,7 @@ class MaskedAutoencoder(SeriesDetector):
         last_n: int = 10,
         student_weight: float = 0.5,
         instance_norm: bool = False,
+        input_limit: float | None = None,
     ) -> None:
         super().__init__()
         patch_size = patch_size or nearest_divisor(window, 10)
@@ -147,6 +146,7 @@ class MaskedAutoencoder(SeriesDetector):
         check_choice("schedule", schedule, get_args(Schedule))
         check_choice("weighting", weighting, get_args(Weighting))
         check_choice("score", score, get_args(ScoreMode))
+        check_limit(input_limit)
         check_choice("mask_unit", mask_unit, get_args(MaskUnit))
         if mask_unit == "auto":
             mask_unit = "channel" if n_channels > 1 else "patch"
@@ -186,6 +186,7 @@ class MaskedAutoencoder(SeriesDetector):
         self.last_n = last_n
         self.student_weight = student_weight
         self.instance_norm = instance_norm
+        self.input_limit = input_limit
         if schedule == "two_phase":
             self.stages = (Stage("teacher", teacher_share), Stage("student", 1.0 - teacher_share))
             self.stage = "teacher"
@@ -268,6 +269,7 @@ class MaskedAutoencoder(SeriesDetector):
 
     def _decode(self, unit: str, masked: Masked, *, student: bool) -> tuple[Tensor, Tensor | None]:
         """Patches (B, N, S) as the teacher and, if asked for, the student see them."""
+        masked = masked._replace(x=limited(masked.x, self.input_limit))
         if unit == "channel":
             return self._decode_channels(masked, student=student)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "student"):
@@ -335,9 +337,7 @@ class MaskedAutoencoder(SeriesDetector):
             ValueError: If `weighting="label_margin"` and the training batch has no labels.
         """
         if self.weighting == "label_margin" and self.training and batch.labels is None:
-            raise ConfigError(
-                "weighting='label_margin' needs labelled training data, but the batch has no labels"
-            )
+            raise ConfigError("weighting='label_margin' needs training labels, but the batch has no labels")
         x = standardise_instances(batch.x).x if self.instance_norm else batch.x
         if self.training:
             unit = self.units[int(torch.randint(len(self.units), ()))]

@@ -33,6 +33,7 @@ from torch.nn import functional
 from tocsin.batch import SeriesBatch
 from tocsin.models.base import SeriesDetector
 from tocsin.models.checks import check_choice, check_range
+from tocsin.models.input_limit import check_limit, limited
 from tocsin.models.instance_norm import standardise_instances
 from tocsin.models.patchad_mixer import (
     Activation,
@@ -123,6 +124,7 @@ class PatchAD(SeriesDetector):
         projection_share: c in [0, 1], part of the projectors in the contrast; at 0 there are none.
         beta: Part of the contrast in the score, in [0, 1]; 0 scores the reconstruction alone.
         instance_norm: Standardise each window by itself. It erases shifts of level.
+        input_limit: Largest size of a value that the network reads; None: as it is. Errors count in full.
         released_behaviour: What the released code does, faults included: the reconstruction is not trained,
             encodings pile up over the patch sizes, instances are normalised but reconstructions not put back on
             scale, layers count alike, and the score's contrast is laid out at the wrong steps.
@@ -149,6 +151,7 @@ class PatchAD(SeriesDetector):
         projection_share: float = 0.1,
         beta: float = 0.0,
         instance_norm: bool = False,
+        input_limit: float | None = None,
         released_behaviour: bool = False,
     ) -> None:
         super().__init__()
@@ -160,6 +163,7 @@ class PatchAD(SeriesDetector):
         check_range("mse_weight", mse_weight, mse_weight > 0.0, "above 0")
         check_range("projection_share", projection_share, 0.0 <= projection_share <= 1.0, "in [0, 1]")
         check_range("beta", beta, 0.0 <= beta <= 1.0, "in [0, 1]")
+        check_limit(input_limit)
         bottleneck = d_model if bottleneck is None else bottleneck
         check_range("bottleneck", bottleneck, bottleneck >= 2, "at least 2, or null")
         padded = window
@@ -172,6 +176,7 @@ class PatchAD(SeriesDetector):
         self.projection_share = projection_share
         self.beta = beta
         self.instance_norm = instance_norm or released_behaviour
+        self.input_limit = input_limit
         self.released_behaviour = released_behaviour
         sizes = MixerSizes(window, n_channels, d_model, n_layers, bottleneck, dropout, activation)
         self.scales = nn.ModuleList(
@@ -203,7 +208,7 @@ class PatchAD(SeriesDetector):
     def _look(self, x: Tensor) -> Views:
         """Views and reconstruction of windows x (B, T, C)."""
         instance = standardise_instances(x) if self.instance_norm else None
-        seen = (x if instance is None else instance.x).transpose(1, 2)  # (B, C, T)
+        seen = limited(x if instance is None else instance.x, self.input_limit).transpose(1, 2)  # (B, C, T)
         if self.padding:
             seen = functional.pad(seen, (self.padding, 0), mode="replicate")  # (B, C, L)
         num: list[Tensor] = []

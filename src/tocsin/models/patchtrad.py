@@ -21,6 +21,7 @@ from tocsin.batch import SeriesBatch
 from tocsin.data.injection import inject_windows
 from tocsin.models.base import SeriesDetector
 from tocsin.models.checks import check_range
+from tocsin.models.input_limit import check_limit, limited
 from tocsin.models.instance_norm import Instance, standardise_instances
 from tocsin.models.patchtrad_encoder import ChannelHeads, PatchEncoder
 
@@ -88,6 +89,7 @@ class PatchTrad(SeriesDetector):
             `task.fold=last data.score_stride=1` too.
         instance_norm: Reconstruct each window on its own scale. It forgives a level that wanders, and hides shifts
             of a whole window.
+        input_limit: Largest size of a value that the network reads; None: as it is. Errors count in full.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -112,6 +114,7 @@ class PatchTrad(SeriesDetector):
         attn_residual: bool = True,
         pad_end: bool = False,
         instance_norm: bool = False,
+        input_limit: float | None = None,
     ) -> None:
         super().__init__()
         check_range("patch_size", patch_size, 1 <= patch_size < window, f"between 1 and {window - 1}")
@@ -121,8 +124,10 @@ class PatchTrad(SeriesDetector):
         fits = d_model >= 2 and d_model % 2 == 0 and d_model % n_heads == 0
         check_range("d_model", d_model, fits, f"an even multiple of n_heads={n_heads}")
         check_range("dropout", dropout, 0.0 <= dropout < 1.0, "in [0, 1)")
+        check_limit(input_limit)
         self.pad_end = pad_end
         self.instance_norm = instance_norm
+        self.input_limit = input_limit
 
         steps = patch_steps(window, patch_size, stride, pad_end=self.pad_end)
         positions, weights = patch_values_of_steps(steps, window)
@@ -162,7 +167,9 @@ class PatchTrad(SeriesDetector):
             (B, C, N, P) float32, on the scale of x.
         """
         instance = standardise_instances(x) if self.instance_norm else None
-        patches = self.to_patches(x if instance is None else instance.x)  # (B, C, N, P)
+        patches = self.to_patches(
+            limited(x if instance is None else instance.x, self.input_limit)
+        )  # (B, C, N, P)
         tokens = self.encoder(patches.flatten(0, 1))  # (B * C, N, D)
         tokens = tokens.reshape(*patches.shape[:3], -1)  # (B, C, N, D)
         made: Tensor = self.heads(tokens).float()
