@@ -19,10 +19,10 @@ train: .venv/ready  ## train; ARGS="model=pca data=synthetic", by default model=
 	$(BIN)/python train.py $(ARGS)
 
 test: .venv/ready  ## run the fast tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 test-all: .venv/ready  ## run all tests; with TOCSIN_DATA=<folder> those on real data too
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "slow or not slow" $(ARGS)
 
 lint: .venv/ready  ## check style and types
 	$(BIN)/ruff check .

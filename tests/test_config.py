@@ -156,7 +156,10 @@ def test_group_deltas_win_over_their_base() -> None:
         ("sed=4", "there is no key sed; did you mean seed?"),
         ("model=mea", "model=mea: there is no such option; did you mean mae?"),
         ("trainer.max_epoch=3", "there is no key trainer.max_epoch; did you mean max_epochs?"),
-        ("optimizer.learning_rate=1", "there is no key optimizer.learning_rate; there are: _target_, fused, lr"),
+        (
+            "optimizer.learning_rate=1",
+            "there is no key optimizer.learning_rate; there are: _target_, fused, lr",
+        ),
         ("hydra/job_logging=sterr", "hydra/job_logging=sterr: there is no such option; did you mean stderr?"),
     ],
 )

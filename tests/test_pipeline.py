@@ -77,7 +77,7 @@ SERIES = [
 def run(folder: Path) -> Path:
     """Folder of a finished run."""
     done = command(
-        "train.py", "model=mae", *SERIES, *TINY, "trainer.max_epochs=3", "hydra.run.dir=run", cwd=folder
+        "train.py", "model=mae", *SERIES, *TINY, "trainer.max_epochs=12", "hydra.run.dir=run", cwd=folder
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "run"
@@ -221,7 +221,7 @@ def test_config_with_a_foreign_target_is_refused(run: Path, folder: Path) -> Non
 @pytest.mark.slow
 def test_same_seed_same_numbers(run: Path, folder: Path) -> None:
     done = command(
-        "train.py", "model=mae", *SERIES, *TINY, "trainer.max_epochs=3", "hydra.run.dir=twin", cwd=folder
+        "train.py", "model=mae", *SERIES, *TINY, "trainer.max_epochs=12", "hydra.run.dir=twin", cwd=folder
     )
     assert done.returncode == 0, done.stderr
     assert metrics(folder / "twin")["test"] == metrics(run)["test"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tocsin.data.series_data import SeriesData
-from tocsin.data.splits import split_in_time
+from tocsin.data.splits import split_in_time, spread_parts
 
 
 def counting(*lengths: int) -> SeriesData:
@@ -88,3 +88,19 @@ def test_part_shorter_than_the_gap_is_empty_not_negative() -> None:
 def test_lengths_that_do_not_fit_the_values_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths sum to 7, but there are 10 steps"):
         SeriesData(values=np.zeros((10, 1), np.float32), channel_names=("a",), lengths=(3, 4))
+
+
+def test_spread_parts_come_from_all_of_the_time_and_keep_their_labels() -> None:
+    values = np.arange(10_000, dtype=np.float32)[:, None]
+    series = SeriesData(
+        values=values, channel_names=("a",), labels=values[:, 0] % 7 == 0, lengths=(9_950, 50)
+    )
+    parts = spread_parts(series, steps=2_000, piece=100)
+    assert set(parts.lengths) == {100, 50}
+    assert len(parts.values) == pytest.approx(2_000, rel=0.06)
+    firsts = parts.values[parts.offsets[:-1], 0]
+    assert firsts[0] == 0
+    assert firsts[-1] == 9_950  # the short series is one piece
+    assert np.diff(firsts).max() < 700
+    np.testing.assert_array_equal(parts.labels, parts.values[:, 0] % 7 == 0)
+    assert spread_parts(series, steps=10_000, piece=100) is series

@@ -47,8 +47,12 @@ def test_best_f1_takes_the_fewest_alarms_of_equal_cuts():
     assert best == (pytest.approx(2 / 3), 3.0, 1.0, 0.5)
 
 
-@pytest.mark.parametrize("metric", [auc_roc, auc_pr, lambda s, y: best_f1(s, y).f1])
-@pytest.mark.parametrize("change", [lambda s: s + 100, lambda s: s * 1e6, lambda s: s - 1e3], ids=str)
+@pytest.mark.parametrize(
+    "metric", [auc_roc, auc_pr, lambda s, y: best_f1(s, y).f1], ids=["auc_roc", "auc_pr", "best_f1"]
+)
+@pytest.mark.parametrize(
+    "change", [lambda s: s + 100, lambda s: s * 1e6, lambda s: s - 1e3], ids=["shift", "scale", "negative"]
+)
 def test_scores_are_never_squashed(metric, change):
     scores, labels = draw(7)
     assert metric(change(scores), labels) == metric(scores, labels)

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 from tocsin.batch import SeriesBatch
 from tocsin.data.cleaning import Scaler, ScalerMethod, fill_missing
 from tocsin.data.series_data import SeriesData
-from tocsin.data.splits import Splits
+from tocsin.data.splits import Splits, spread_parts
 from tocsin.data.windows import WindowDataset, window_starts
 from tocsin.errors import DataError
 
 log = logging.getLogger(__name__)
 
+SCALE_STEPS = 20_000  # of the train part, for the scales of the score
 CHUNK = 1 << 18  # steps at a time where a whole series is walked over
 
 
@@ -183,6 +184,10 @@ class SeriesDataModule(L.LightningDataModule):
     def calibration_dataloader(self) -> DataLoader[SeriesBatch]:
         """All of the validation split in order, for score statistics and thresholds."""
         return self.score_dataloader(self.ready.val)
+
+    def train_sample(self) -> SeriesData:
+        """Pieces from all of the train part: the short validation part has not seen all that is normal."""
+        return spread_parts(self.ready.train, steps=SCALE_STEPS, piece=10 * self.window)
 
     def score_dataloader(self, series: SeriesData) -> DataLoader[SeriesBatch]:
         """Windows that cover every step of a series, in order."""

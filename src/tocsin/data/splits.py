@@ -66,6 +66,36 @@ def cut(series: SeriesData, first: np.ndarray, last: np.ndarray) -> SeriesData:
     )
 
 
+def spread_parts(series: SeriesData, *, steps: int, piece: int) -> SeriesData:
+    """Pieces of series that are spread evenly over all of their time, without timestamps and events.
+
+    Args:
+        series: One or several series.
+        steps: About so many steps in all; where there are no more than that, the series comes back as it is.
+        piece: Steps of a piece; a shorter series is one piece.
+    """
+    if len(series.values) <= steps:
+        return series
+    first, last = [], []
+    for begin, end in pairwise(series.offsets.tolist()):
+        own = range(begin, max(begin + 1, end - piece + 1), piece)
+        first += list(own)
+        last += [min(start + piece, end) for start in own]
+    total = np.cumsum(np.subtract(last, first))
+    wanted = max(1, round(len(first) * steps / int(total[-1])))
+    chosen = np.unique(np.linspace(0, len(first) - 1, wanted).round().astype(int)).tolist()
+
+    def take(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([array[first[index] : last[index]] for index in chosen])
+
+    return SeriesData(
+        values=take(series.values),
+        channel_names=series.channel_names,
+        labels=None if series.labels is None else take(series.labels),
+        lengths=tuple(last[index] - first[index] for index in chosen),
+    )
+
+
 def _cut_events(
     series: SeriesData, first: np.ndarray, last: np.ndarray, lengths: tuple[int, ...]
 ) -> pd.DataFrame | None:

@@ -132,18 +132,19 @@ class SeriesAnomaly(Task):
     # --- scores, thresholds, metrics --------------------------------------------------------------------
 
     def assess(self, trainer: L.Trainer, datamodule: SeriesDataModule) -> SeriesResults:
-        """Calibrate on the validation split, then measure the test split, with baselines beside it.
+        """Calibrate on validation data and a sample of train, then measure the test split, with baselines beside it.
 
         Args:
-            trainer: Runs the detector over both splits.
+            trainer: Runs the detector over all of them.
             datamodule: Set up.
         """
         splits = datamodule.ready
+        seen = self._score(trainer, datamodule, datamodule.train_sample())
         val = self._score(trainer, datamodule, splits.val)
         begin = time.monotonic()
         test = self._score(trainer, datamodule, splits.test)
         seconds = time.monotonic() - begin
-        calibration, val_scores = self.calibrate(val, datamodule.window)
+        calibration, val_scores = self.calibrate(seen, val, datamodule.window)
         scores = self.scores(test)
         results = SeriesResults(
             calibration=calibration,
@@ -169,20 +170,19 @@ class SeriesAnomaly(Task):
         scores: Tensor = self.scorer.cpu()(errors, scored.series.lengths)
         return scores.numpy()
 
-    def calibrate(self, val: Scored, window: int) -> tuple[Calibration, np.ndarray]:
-        """Fit scorer and thresholds on the validation split.
+    def calibrate(self, seen: Scored, val: Scored, window: int) -> tuple[Calibration, np.ndarray]:
+        """Fit the scorer on normal steps of both, the thresholds on the validation split alone.
 
         Args:
+            seen: Parts of the train split.
             val: The validation split.
             window: Steps of a window.
 
         Returns:
             The thresholds, and (M,) validation scores.
         """
-        filled = fill_unscored(val.errors, val.series.offsets)
-        kept = np.ones(len(filled), bool) if val.series.labels is None else ~val.series.labels
-        lengths = [int(part.sum()) for part in np.split(kept, val.series.offsets[1:-1])]
-        self.scorer.cpu().fit(torch.from_numpy(filled[kept]), [length for length in lengths if length])
+        parts = [part for scored in (seen, val) for part in _normal_parts(scored)]
+        self.scorer.cpu().fit(torch.cat(parts), [len(part) for part in parts])
         scores = self.scores(val)
         found = self._thresholds(scores, val.series, window)
         self.point_threshold.fill_(found.point)
@@ -252,6 +252,16 @@ class SeriesAnomaly(Task):
             },
             event_recall={} if events is None else event_recall_by_type(results.predicted, events),
         )
+
+
+def _normal_parts(scored: Scored) -> list[torch.Tensor]:
+    """(M, K) errors of the normal steps of each series that has some."""
+    filled = torch.from_numpy(fill_unscored(scored.errors, scored.series.offsets))
+    parts = torch.split(filled, list(scored.series.lengths))
+    if scored.series.labels is not None:
+        kept = torch.split(~torch.from_numpy(scored.series.labels), list(scored.series.lengths))
+        parts = tuple(part[normal] for part, normal in zip(parts, kept, strict=True))
+    return [part for part in parts if len(part)]
 
 
 def _most_telling(scores: np.ndarray, labels: np.ndarray | None) -> int:
