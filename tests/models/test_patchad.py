@@ -9,7 +9,7 @@ from tocsin.batch import SeriesBatch
 from tocsin.models.patchad import PatchAD, discrepancy, gradient_only, log_distributions, opposed
 from tocsin.models.patchad_mixer import choose_patch_sizes, proper_divisors
 
-PARAMETERS = {"patchad": 107_513}  # of window 60 and 3 channels
+PARAMETERS = {"patchad": 31_839}  # of window 60 and 3 channels
 
 TINY = {"d_model": 8, "n_layers": 2, "dropout": 0.0}
 
