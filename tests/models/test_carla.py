@@ -17,6 +17,7 @@ from tocsin.models.carla_parts import (
     occlude,
     triplet_loss,
 )
+from tocsin.models.losses import focal_cross_entropy
 
 # The contract test reads this number: of model=carla with windows of 60 steps and 3 channels.
 PARAMETERS = {"carla": 9_106}
@@ -91,6 +92,7 @@ def test_injection_changes_its_span_only_and_always_something(window: int, n_cha
     assert touched.sum(dim=1).amax() <= max(1, n_channels // 2)
     assert sorted(kind.unique().tolist()) == list(range(len(KINDS)))
     steps = mask.any(dim=2)
+    assert torch.equal(mask, steps[:, :, None] & touched[:, None])  # one span for all chosen channels
     borders = steps.diff(dim=1).sum(dim=1) + steps[:, -1]  # an onset, and an end or the border
     assert not steps[:, 0].any()
     assert (borders == 2).all()
@@ -185,6 +187,18 @@ def test_any_window_is_scored_between_0_and_1(window: int, scale: str) -> None:
         assert scores.max() <= 1.0
 
 
+@pytest.mark.parametrize("normal_classes", ["majority", "mostly_original"])
+def test_score_is_one_minus_the_probability_of_the_normal_classes(normal_classes: str) -> None:
+    model = small(n_classes=4, normal_classes=normal_classes).eval()
+    model.original_share.copy_(torch.tensor([0.1, 0.5, 0.3, 0.1]))
+    model.twin_share.copy_(torch.tensor([0.3, 0.2, 0.1, 0.4]))
+    x = sines(5)
+    normal = [1] if normal_classes == "majority" else [1, 2]
+    expected = 1.0 - model._classify(x)[:, normal].sum(dim=1)
+    torch.testing.assert_close(model.point_scores(x), expected[:, None].expand(-1, WINDOW))
+    assert expected.std() > 0
+
+
 def test_instance_scale_forgets_the_level_and_size_of_a_window() -> None:
     x = sines(4)
     moved = 3.0 * x + 5.0
@@ -205,6 +219,15 @@ def test_triplet_loss_by_hand() -> None:
     assert loss == pytest.approx((0.0 + (1.0 + 4.0 - 0.0)) / 2)
 
 
+def test_embedding_has_unit_length_and_half_as_many_numbers_as_there_are_features() -> None:
+    model = small().eval()
+    x = sines(6)
+    assert model._features(x).shape == (6, 8, WINDOW)  # 4 -> 8 -> 8, as published
+    embedding = model._embed(x)
+    assert embedding.shape == (6, 4)
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(6))
+
+
 def test_consistency_is_0_only_for_one_hot_agreement() -> None:
     one_hot = torch.eye(3)
     assert consistency(one_hot, one_hot) == 0.0
@@ -215,6 +238,64 @@ def test_consistency_is_0_only_for_one_hot_agreement() -> None:
     assert consistency(soft, soft) == pytest.approx(1.0986, abs=1e-3)  # agreement alone is not enough
     assert entropy(soft[0]) == pytest.approx(1.0986, abs=1e-3)
     assert entropy(one_hot[0]) == pytest.approx(0.0, abs=1e-6)
+    nearly = torch.tensor([[0.99, 0.01, 0.0]])
+    assert consistency(nearly, one_hot[:1]) == pytest.approx(0.01005, abs=1e-4)
+
+
+def test_focal_and_smoothed_losses_are_those_of_two_outcomes() -> None:
+    p, q = torch.randn(2, 7, 4).softmax(dim=-1)
+    same = (p * q).sum(dim=1)
+    logits = torch.stack([(1 - same).log(), same.log()], dim=1)  # another class, the same
+    for options in ({"gamma": 2.0}, {"label_smoothing": 0.2}, {"gamma": 1.5, "label_smoothing": 0.1}):
+        for found, outcome in ((consistency, 1), (inconsistency, 0)):
+            expected = focal_cross_entropy(logits, torch.full((7,), outcome), **options).mean()
+            torch.testing.assert_close(found(p, q, **options), expected)
+    one_hot = torch.eye(3, requires_grad=True)
+    assert consistency(one_hot, one_hot, gamma=0.5) == 0.0
+    inconsistency(one_hot, one_hot, gamma=0.5, label_smoothing=0.1).backward()
+    assert torch.isfinite(one_hot.grad).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"focal_gamma": 2.0}, {"label_smoothing": 0.2}])
+def test_classification_loss_weighs_its_terms(options: dict[str, float]) -> None:
+    data = batches(2)
+    model = ready_to_classify(small(w_inconsistency=0.7, w_entropy=3.0, **options), data)
+    plain = ready_to_classify(small(), data)
+    model.stage = plain.stage = "classification"
+    torch.manual_seed(5)
+    terms = model.loss(data[0])
+    torch.manual_seed(5)
+    as_published = plain.loss(data[0])
+    weighed = terms["consistency"] + 0.7 * terms["inconsistency"] - 3.0 * terms["entropy"]
+    torch.testing.assert_close(terms["loss"].detach(), weighed)
+    torch.testing.assert_close(terms["entropy"], as_published["entropy"])
+    for name in ("consistency", "inconsistency"):
+        assert torch.allclose(terms[name], as_published[name], rtol=1e-3) == (not options), name
+
+
+def test_neighbours_are_drawn_at_each_visit(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = batches(2)
+    model = ready_to_classify(small(), data)
+    model.stage = "classification"
+    seen: list[Tensor] = []
+    monkeypatch.setattr(
+        model, "_classify", lambda x: seen.append(x) or torch.full((len(x), 10), 0.1, requires_grad=True)
+    )
+    for _ in range(60):
+        model.loss(data[0])
+    anchors, near, far = torch.stack(seen).chunk(3, dim=1)  # (visits, B, T, C) each
+
+    def rows(windows: Tensor) -> list[int]:
+        return [
+            int((model._repository == window).flatten(1).all(dim=1).long().argmax()) for window in windows
+        ]
+
+    visited = rows(anchors[:, 3])
+    assert set(visited) == {3, 3 + 32}  # the window or its twin
+    for row in set(visited):
+        at = torch.tensor([one == row for one in visited])
+        assert set(rows(near[at, 3])) == set(model.near[row].tolist())
+        assert set(rows(far[at, 3])) == set(model.far[row].tolist())
 
 
 def test_neighbours_of_each_row_are_its_own() -> None:
@@ -292,6 +373,8 @@ def test_margin_decays_only_as_released_and_never_in_evaluation() -> None:
         model.eval().loss(batch)
         assert model.current_margin == 1.0
         model.train()
+        first = float(model.loss(batch)["loss"].detach())
+        assert model.current_margin == pytest.approx(max(0.01, 1.0 - 0.1 * first * decays))
         for _ in range(40):
             loss = model.loss(batch)["loss"]
         loss.backward()
@@ -516,6 +599,8 @@ def test_losses_are_float32_under_autocast() -> None:
         ({"neighbours": 0}, "neighbours=0 is not a number of at least 1"),
         ({"tau": 0.0}, "tau=0.0 is not above 0"),
         ({"w_entropy": -1.0}, "w_entropy=-1.0 is not 0 or more"),
+        ({"focal_gamma": -1.0}, "focal_gamma=-1.0 is not 0 or more"),
+        ({"label_smoothing": 1.0}, r"label_smoothing=1.0 is not in \[0, 1\)"),
         ({"pretext_share": 1.0}, "pretext_share=1.0 is not between 0 and 1"),
         ({"margin_mode": "none"}, "margin_mode='none' is not one of 'fixed', 'decay'"),
         ({"localise": "step"}, "localise='step' is not one of 'window', 'cam'"),

@@ -12,7 +12,8 @@ than reinterpreted, neighbours are mined for each sample rather than for one ran
 furthest neighbours count (`w_inconsistency=0` leaves them out, as released for most data), anomalies are pasted
 anew at each visit and into standardised values, the third block has its skip connection, batch norms keep their
 statistics in the second stage, the margin is constant (`margin_mode="decay"` is as released), the normal class is
-that of original windows alone. New here: `scale`, `localise` and `normal_classes="mostly_original"`.
+that of original windows alone. New here: `scale`, `localise`, `normal_classes="mostly_original"`,
+`focal_gamma` and `label_smoothing`.
 """
 
 import logging
@@ -76,6 +77,9 @@ class Carla(SeriesDetector):
         w_inconsistency: Weight of the furthest neighbours.
         w_entropy: Weight of the entropy over classes. Too little ends in one class; too much splits normal windows
             over all of them.
+        focal_gamma: Weight of the pairs on which the classes are wrong; 0 = plain logarithms, as published.
+        label_smoothing: Doubt whether near windows are of one class and far ones of several: share of the target
+            spread over both outcomes, in [0, 1).
         normal_classes: `majority`: the class of most original training windows. `mostly_original`: also every
             class that holds a larger share of the original windows than of their twins.
         localise: `window`: every step has its window's score. Else the largest of a window has it, the others less:
@@ -111,6 +115,8 @@ class Carla(SeriesDetector):
         pretext_share: float = 0.5,
         w_inconsistency: float = 1.0,
         w_entropy: float = 2.0,
+        focal_gamma: float = 0.0,
+        label_smoothing: float = 0.0,
         normal_classes: NormalClasses = "majority",
         localise: Localise = "window",
         segments: int = 16,
@@ -132,8 +138,13 @@ class Carla(SeriesDetector):
             check_range(name, count, count >= least, f"a number of at least {least}")
         for name, value in (("tau", tau), ("margin", margin)):
             check_range(name, value, value > 0.0, "above 0")
-        for name, value in (("w_inconsistency", w_inconsistency), ("w_entropy", w_entropy)):
+        for name, value in (
+            ("w_inconsistency", w_inconsistency),
+            ("w_entropy", w_entropy),
+            ("focal_gamma", focal_gamma),
+        ):
             check_range(name, value, value >= 0.0, "0 or more")
+        check_range("label_smoothing", label_smoothing, 0.0 <= label_smoothing < 1.0, "in [0, 1)")
         check_range("pretext_share", pretext_share, 0.0 < pretext_share < 1.0, "between 0 and 1")
 
         self.stages = (Stage("pretext", pretext_share), Stage("classification", 1.0 - pretext_share))
@@ -148,6 +159,8 @@ class Carla(SeriesDetector):
         self.max_windows = max_windows
         self.w_inconsistency = w_inconsistency
         self.w_entropy = w_entropy
+        self.focal_gamma = focal_gamma
+        self.label_smoothing = label_smoothing
         self.normal_classes = normal_classes
         self.localise = localise
         self.segments = min(segments, window // 2)
@@ -323,7 +336,9 @@ class Carla(SeriesDetector):
         far = self.far[anchors].gather(1, draw[1])[:, 0]
         p, p_near, p_far = self._classify(self._repository[torch.cat([anchors, near, far])]).chunk(3)
         self._remember(p.detach(), is_twin.bool())
-        agree, disagree, spread = consistency(p, p_near), inconsistency(p, p_far), entropy(p.mean(dim=0))
+        agree = consistency(p, p_near, gamma=self.focal_gamma, label_smoothing=self.label_smoothing)
+        disagree = inconsistency(p, p_far, gamma=self.focal_gamma, label_smoothing=self.label_smoothing)
+        spread = entropy(p.mean(dim=0))
         return {
             "loss": agree + self.w_inconsistency * disagree - self.w_entropy * spread,
             "consistency": agree.detach(),

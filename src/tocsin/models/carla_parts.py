@@ -6,8 +6,10 @@ Source: see `models/carla.py`. Losses are float32, whatever autocast does around
 import torch
 from torch import Tensor, nn
 
+from tocsin.models.losses import focal_log_loss
+
 _KERNELS = (8, 5, 3)
-_TINY = 1e-8  # keeps logarithms finite and is lost beside 1, so that perfect agreement costs exactly 0
+_TINY = 1e-8  # keeps logarithms finite and is lost beside 1
 
 
 class ResidualBlock(nn.Module):
@@ -83,14 +85,22 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negatives: Tensor, margin: Te
     return (margin + near - far).clamp(min=0).mean()
 
 
-def consistency(p: Tensor, q: Tensor) -> Tensor:
-    """Mean -log(p . q) of class probabilities (B, K): 0 if and only if each pair agrees on one class."""
-    return -((p * q).sum(dim=1) + _TINY).log().mean()
+def consistency(p: Tensor, q: Tensor, *, gamma: float = 0.0, label_smoothing: float = 0.0) -> Tensor:
+    """Mean -log(p . q) of class probabilities (B, K): 0 if and only if each pair agrees on one class.
+
+    Options as in `focal_log_loss`, of the outcomes "same class" and "another".
+    """
+    same = (p * q).sum(dim=1)
+    return focal_log_loss(same, gamma=gamma, label_smoothing=label_smoothing).mean()
 
 
-def inconsistency(p: Tensor, q: Tensor) -> Tensor:
-    """Mean -log(1 - p . q) of class probabilities (B, K): 0 if and only if no pair shares a class."""
-    return -((1.0 - (p * q).sum(dim=1)).clamp(min=0) + _TINY).log().mean()
+def inconsistency(p: Tensor, q: Tensor, *, gamma: float = 0.0, label_smoothing: float = 0.0) -> Tensor:
+    """Mean -log(1 - p . q) of class probabilities (B, K): 0 if and only if no pair shares a class.
+
+    Options as in `consistency`.
+    """
+    another = (1.0 - (p * q).sum(dim=1)).clamp(min=0)
+    return focal_log_loss(another, gamma=gamma, label_smoothing=label_smoothing).mean()
 
 
 def entropy(share: Tensor) -> Tensor:
