@@ -16,9 +16,16 @@ from torch import Tensor
 from tocsin.batch import SeriesBatch
 from tocsin.data.base import SeriesDataModule
 from tocsin.data.series_data import SeriesData
-from tocsin.data.windows import OverlapFold, fill_unscored
+from tocsin.data.windows import REDUCTIONS, OverlapFold, fill_unscored
 from tocsin.errors import ConfigError
-from tocsin.evaluation import Calibration, calibrate, evaluate, event_recall_by_type, oracle
+from tocsin.evaluation import (
+    AGGREGATIONS,
+    Calibration,
+    calibrate,
+    evaluate,
+    event_recall_by_type,
+    oracle,
+)
 from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import SeriesDetector
 from tocsin.results import SeriesResults
@@ -87,6 +94,11 @@ class SeriesAnomaly(Task):
         self.detector: SeriesDetector
         if min_duration < 1:
             raise ConfigError(f"task.min_duration={min_duration} is not a positive number of steps")
+        if tta < 0 or tta_sigma < 0:
+            raise ConfigError(f"task.tta={tta} or task.tta_sigma={tta_sigma} is negative")
+        for name, value, known in (("fold", fold, REDUCTIONS), ("series_agg", series_agg, AGGREGATIONS)):
+            if value not in known:  # now, and not when the training is over
+                raise ConfigError(f"task.{name}={value!r} is not one of {', '.join(known)}")
         self.threshold = threshold
         self.scorer = scorer
         self.fold = fold
