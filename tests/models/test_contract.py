@@ -249,6 +249,25 @@ def test_gradient_reaches_every_parameter_of_each_stage_and_no_other(name: str) 
 
 
 @pytest.mark.parametrize("name", SERIES)
+def test_labels_move_no_loss(name: str) -> None:
+    """None of these methods may learn, stop or choose a checkpoint by what nobody knows in use."""
+    detector = made(name)
+    if isinstance(detector, FitOnceDetector):
+        learn(detector)
+    for stage in detector.stages:
+        if not isinstance(detector, FitOnceDetector):
+            enter(detector, stage.name)
+        for mode in (True, False):
+            detector.train(mode)
+            found = []
+            for labels in (None, torch.ones(16, WINDOW, dtype=torch.bool)):
+                torch.manual_seed(3)
+                batch = training_batches()[1]
+                found.append(detector.loss(SeriesBatch(batch.x, batch.start, labels))["loss"])
+            assert torch.equal(*found), (stage.name, mode)
+
+
+@pytest.mark.parametrize("name", SERIES)
 def test_shares_of_the_stages_fill_the_training(name: str) -> None:
     stages = made(name).stages
     assert sum(stage.share for stage in stages) == pytest.approx(1.0)
