@@ -318,6 +318,37 @@ def test_trim_leaves_out_what_has_the_highest_loss_after_five_epochs() -> None:
     assert rest["ce"] == all_of_it["ce"]
 
 
+@pytest.mark.parametrize("changes", [{"focal_gamma": 2.0}, {"label_smoothing": 0.2}, {"ordinal_sigma": 1.5}])
+def test_options_of_the_loss_reach_it(changes: dict[str, float]) -> None:
+    model, plain = tiny(**changes).eval(), tiny().eval()
+    with torch.no_grad():
+        for each in (model, plain):
+            each.network.head.weight.mul_(30.0)  # predictions that are sure of something
+    batch = batch_of(torch.randn(4, T, C))
+    logits, true = model._predict(*model._rows(batch.x))
+    table = target_table(32, ordinal_sigma=changes.get("ordinal_sigma", 0.0), overflow_mass=1e-5)
+    expected = focal_cross_entropy(
+        logits,
+        table[true],
+        gamma=changes.get("focal_gamma", 0.0),
+        label_smoothing=changes.get("label_smoothing", 0.0),
+    )
+    terms, as_published = model.loss(batch), plain.loss(batch)
+    torch.testing.assert_close(terms["loss"], expected.mean())
+    assert (terms["loss"] - as_published["loss"]).abs() > 0.01 * as_published["loss"]
+    assert torch.equal(terms["ce"], as_published["ce"])  # what is reported stays comparable
+
+
+@torch.no_grad()
+def test_instance_norm_forgives_the_level_and_the_size_of_a_window() -> None:
+    x = waves(4, seed=500)
+    model, plain = trained(20, instance_norm=True), trained(20)
+    moved = 3.0 * x + 5.0
+    close = (model.channel_scores(moved) - model.channel_scores(x)).abs() < 1e-3
+    assert close.float().mean() > 0.98  # but for values on the border of a bin
+    assert (plain.channel_scores(moved) - plain.channel_scores(x)).abs().median() > 1.0
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -374,9 +405,10 @@ def test_score_against_the_entropy_does_not_depend_on_the_noise() -> None:
     assert (nll - entropy).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("reads", ["continuous", "token"])
 @torch.no_grad()
-def test_overflow_costs_much_but_not_without_bound() -> None:
-    model = trained(80)
+def test_overflow_costs_much_but_not_without_bound(reads: str) -> None:
+    model = trained(80, input=reads)
     x = waves(4, seed=500)
     usual = model.channel_scores(x).mean()
     x[:, 30, 1] = 1e4
