@@ -221,17 +221,53 @@ def test_contrast_is_zero_with_the_gradient_of_its_definition() -> None:
     torch.testing.assert_close(our_gradients, gradients, rtol=1e-4, atol=1e-6)
 
 
-def test_loss_moves_patches_away_from_places_and_places_towards_patches() -> None:
+def test_loss_moves_patches_away_from_places_and_places_towards_patches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny(projection_share=0.0, patch_sizes=[5], n_layers=1)
     num, size = (torch.randn(4, 3, n, 8, requires_grad=True) for n in (6, 5))
     views = model._look(noise())._replace(num=[num], size=[size])
-    contrast, before = model._contrast(views)
-    (-contrast).backward()
+    monkeypatch.setattr(model, "_look", lambda _: views)
+    terms = model.loss(batch_of(noise()))
+    before = terms["skl"]
+    terms["loss"].backward()
     for moved, rises in ((num, True), (size, False)):
         with torch.no_grad():
             after = {id(v): v - 0.5 * v.grad if v is moved else v for v in (num, size)}
             _, skl = model._contrast(views._replace(num=[after[id(num)]], size=[after[id(size)]]))
         assert bool(skl > before) == rises
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_projectors_are_contrasted_crosswise(share: float) -> None:
+    """c L_proj + (1 - c) L_cont with L_proj = [D_num - D_size](P_num, Q_size) + [D_num - D_size](Q_num, P_size)."""
+    model = tiny(projection_share=share, patch_sizes=[5], n_layers=1)
+    views = model._look(noise())
+    num, size = views.num[0].detach().requires_grad_(), views.size[0].detach().requires_grad_()
+    inputs = [num, size]
+    if share:
+        inputs += [*model.project_num.parameters(), *model.project_size.parameters()]
+
+    def between(a: Tensor, b: Tensor) -> Tensor:
+        """Gradient of D_num(A, B) - D_size(A, B): that of their divergence, with the sign of B turned."""
+        a, b = a.repeat_interleave(5, dim=1), b.repeat(1, 6, 1)
+        b = b.detach() - (b - b.detach())
+        return (kl(a, b) + kl(b, a)).mean()
+
+    p_num, p_size = log_distributions(num), log_distributions(size)
+    reference = (1 - share) * between(p_num, p_size)
+    if share:
+        q_num = model.project_num(num.mean(dim=1)).log_softmax(dim=-1)
+        q_size = model.project_size(size.mean(dim=1)).log_softmax(dim=-1)
+        reference = reference + share * (between(p_num, q_size) + between(q_num, p_size))
+    contrast, _ = model._contrast(views._replace(num=[num], size=[size]))
+    assert contrast == 0.0
+    found = torch.autograd.grad(contrast, inputs, allow_unused=True)
+    expected = torch.autograd.grad(reference, inputs, allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("released", [False, True])
@@ -344,6 +380,26 @@ def test_instance_norm_forgets_level_and_scale() -> None:
         normed.deviations(5.0 + 3.0 * x), 3.0 * normed.deviations(x), rtol=1e-3, atol=1e-3
     )
     assert (plain.deviations(5.0 + 3.0 * x) - 3.0 * plain.deviations(x)).abs().max() > 1.0
+
+
+def test_released_layers_count_alike() -> None:
+    model = tiny(released_behaviour=True, patch_sizes=[5]).eval()
+    scale = model.scales[0]
+    assert scale.layer_weights is None
+    output = scale(noise().transpose(1, 2))
+    heads = [
+        0.5 * scale.head_num(num) + 0.5 * scale.head_size(size)
+        for num, size in zip(output.num, output.size, strict=True)
+    ]
+    torch.testing.assert_close(output.expected, (heads[0] + heads[1]) / 2)
+
+
+def test_every_channel_is_read_by_every_other() -> None:
+    model, x = tiny().eval(), noise()
+    changed = x.clone()
+    changed[:, 10:14, 1] += 1.0
+    expected = [one - model.deviations(one) for one in (x, changed)]
+    assert ((expected[0] - expected[1]).abs().amax(dim=(0, 1)) > 1e-4).all()
 
 
 def test_released_error_compares_two_scales() -> None:
