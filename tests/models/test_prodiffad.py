@@ -229,6 +229,52 @@ def test_students_loss_is_zero_where_one_step_already_does_what_two_do() -> None
     assert model.loss(batch_of(waves(4)))["loss"] > 0.01
 
 
+@pytest.mark.parametrize("start_noise", [(0.5,), (0.3, 0.8)])
+def test_students_target_is_where_two_steps_of_a_linear_gaussian_teacher_lead(
+    start_noise: tuple[float, ...],
+) -> None:
+    """The only student without a loss is one whose single step goes exactly there, in closed form."""
+    model = tiny(teacher_steps=8, start_noise=start_noise).eval()
+    model.stage = "distil_4"
+    teacher = Gaussian(0.7)
+
+    class Student(nn.Module):
+        def forward(self, z: Tensor, level: Tensor) -> Tensor:
+            grid = model.start_levels[:, None] * torch.arange(5) / 4  # (starts, 5)
+            gap = (level[:, None, None] - grid).abs()  # (B, starts, 5)
+            flat = gap.flatten(1).argmin(dim=1)
+            assert gap.flatten(1).amin(dim=1).max() < 1e-6  # no level off the grid is asked for
+            view, i = flat // 5, flat % 5
+            step = model.start_levels[view] / 4
+            middle, end = level - step / 2, model.start_levels[view] * (i - 1) / 4
+            half_way = ddim_step(z, teacher.gain(level) * z, level, middle)
+            arrived = ddim_step(half_way, teacher.gain(middle) * half_way, middle, end)
+            alpha, sigma = alpha_sigma(level)
+            alpha_end, sigma_end = alpha_sigma(end)
+            ratio = sigma_end / sigma
+            wanted = (arrived - ratio * z) / (alpha_end - ratio * alpha)
+            return (alpha * z - wanted) / sigma
+
+    model.denoisers[0], model.denoisers[1] = teacher, Student()
+    assert model.loss(batch_of(waves(4)))["loss"] < 1e-7
+    model.denoisers[1] = teacher  # one step of the teacher goes elsewhere
+    assert model.loss(batch_of(waves(4)))["loss"] > 1e-4
+
+
+def test_teachers_loss_weighs_the_error_of_the_clean_window() -> None:
+    model = tiny(train_noise=0.9, max_loss_weight=5.0).eval()
+    model.denoisers[0] = Gaussian(0.7)
+    noisy = model._made_noisy(waves(4))
+    level = level_of(0.9) * noisy.height
+    z = add_noise(noisy.x, noisy.noise, level)
+    error = (Gaussian(0.7).gain(level) * z - noisy.x).square()
+    alpha, sigma = alpha_sigma(level)
+    weight = (alpha / sigma).square().clamp(min=1.0, max=5.0)
+    terms = model.loss(batch_of(noisy.x[:: len(model.noise)]))
+    torch.testing.assert_close(terms["rec"], error.mean(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(terms["loss"], (weight * error).mean(), rtol=1e-3, atol=1e-6)
+
+
 def test_a_student_learns_the_steps_of_its_teacher() -> None:
     model = tiny(start_noise=(0.6,), teacher_steps=2)
     train_steps(model, "teacher", 40)
