@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from tocsin.batch import SeriesBatch
+from tocsin.models.channel_masks import groups_of_channels
 from tocsin.models.mae import MaskedAutoencoder
-from tocsin.models.mae_losses import change_weights
-from tocsin.models.patchify import build_patchify, from_patches, spread_groups, to_patches
+from tocsin.models.mae_losses import change_weights, push_apart
+from tocsin.models.patchify import Masked, build_patchify, from_patches, spread_groups, to_patches
 
 TINY = {"d_model": 16, "n_heads": 2, "feedforward": 32, "encoder_layers": 1, "teacher_layers": 2}
 
@@ -56,12 +57,13 @@ def train_steps(model: MaskedAutoencoder, stage: str, steps: int) -> list[float]
     return losses
 
 
+@pytest.mark.parametrize("training", [False, True])  # a norm over the batch would show in training
 @pytest.mark.parametrize(
     ("patchify", "leaks"), [("linear", False), ("patch_cnn", False), ("cnn_first", True)]
 )
-def test_patch_changes_only_its_own_token(patchify: str, leaks: bool) -> None:
+def test_patch_changes_only_its_own_token(patchify: str, leaks: bool, training: bool) -> None:
     torch.manual_seed(0)
-    embed = build_patchify(patchify, 3, 4, 16, "flatten").eval()
+    embed = build_patchify(patchify, 3, 4, 16, "flatten").train(training)
     x = torch.randn(2, 40, 3)
     changed = x.clone()
     changed[:, 16:20] += 1.0  # patch 4
@@ -97,6 +99,43 @@ def test_output_of_a_hidden_patch_does_not_depend_on_its_values(wiring: str) -> 
         strict=True,
     ):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("unit", ["channel", "both"])
+def test_output_of_a_hidden_channel_does_not_depend_on_its_values(unit: str) -> None:
+    model = in_student_stage(tiny(mask_unit=unit, channel_groups=3)).eval()
+    with torch.no_grad():  # the path of detail begins at 0
+        for weight in (model.detail.linear.weight, model.detail.head[1].weight):
+            torch.nn.init.normal_(weight, std=0.1)
+    x = torch.randn(2, 40, 3)
+    hidden = torch.tensor([[True, False, False], [False, False, True]])
+    changed = torch.where(hidden[:, None], x + 1.0, x)
+    shown = torch.where(hidden[:, None], x, x + 1.0)
+    before, after, other = (
+        model._decode("channel", model._masked("channel", one, hidden, 0), student=True)
+        for one in (x, changed, shown)
+    )
+    for one, same, different in zip(before, after, other, strict=True):
+        assert torch.equal(one, same)
+        assert not torch.allclose(one, different)
+
+
+def test_groups_of_channels_hide_each_channel_once() -> None:
+    for channels, groups in ((2, 8), (3, 2), (8, 8), (38, 8)):
+        masks = groups_of_channels(channels, groups)
+        assert masks.shape == (min(channels, groups), channels)
+        assert masks.sum(dim=0).tolist() == [1] * channels
+        assert masks.sum(dim=1).max() - masks.sum(dim=1).min() <= 1
+        assert not masks.all(dim=1).any()  # something is left to tell from
+
+
+@pytest.mark.parametrize(("ratio", "n_masked"), [(0.4, 10), (0.01, 1), (0.99, 24)])
+def test_share_of_the_patches_is_hidden_in_every_window_at_random(ratio: float, n_masked: int) -> None:
+    model = tiny(window=100, patch_size=4, mask_ratio=ratio)
+    masked = model._random_mask("patch", torch.zeros(200, 100, 3))
+    assert masked.mask.sum(dim=1).tolist() == [n_masked] * 200
+    assert masked.mask.any(dim=0).all()
+    assert len(masked.mask.unique(dim=0)) > 15
 
 
 def test_channels_are_not_interleaved() -> None:
@@ -136,6 +175,23 @@ def test_teacher_and_student_have_their_own_mask_tokens() -> None:
     )
     assert torch.equal(teacher, same_teacher)
     assert not torch.equal(student, other_student)
+
+
+@pytest.mark.parametrize("unit", ["patch", "channel"])
+def test_losses_are_means_over_hidden_points_and_channels(unit: str) -> None:
+    model = tiny(schedule="joint", distill_weight=0.3, mask_unit=unit).eval()
+    x = torch.randn(4, 40, 3)
+    made = model.reconstruct(x)  # every value as it looked while it was hidden, once
+    terms = model.loss(batch_of(x))
+    torch.testing.assert_close(terms["rec"], (made.teacher - x).square().mean())
+    torch.testing.assert_close(terms["disc"], (made.teacher - made.student).square().mean())
+    torch.testing.assert_close(terms["loss"], terms["rec"] + 0.3 * terms["disc"])
+    phases = tiny(mask_unit=unit).eval()
+    first = phases.loss(batch_of(x))
+    assert set(first) == {"loss", "rec"}
+    assert first["loss"] == first["rec"]
+    second = in_student_stage(phases).loss(batch_of(x))
+    assert second["loss"] == second["disc"] > 0
 
 
 @pytest.mark.parametrize("wiring", ["after_encoder", "before_encoder"])
@@ -284,11 +340,57 @@ def test_weightings_train_on_clean_targets(weighting: str) -> None:
     assert model.eval().channel_scores(waves(2)).shape == (2, 40, 3)
 
 
+@pytest.mark.parametrize("probability", [0.0, 0.25, 1.0])
+def test_pasted_anomalies_are_in_the_input_alone(probability: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(weighting="pseudo", pseudo_probability=probability).train()
+    x = waves(200)
+    seen: list[Tensor] = []
+
+    def perfect(unit: str, masked: Masked, *, student: bool) -> tuple[Tensor, None]:
+        seen.append(masked.x)
+        pasted = (masked.x != x).any(dim=-1, keepdim=True).float()
+        return torch.cat([to_patches(x, 4), to_patches(pasted, 4)], dim=-1), None
+
+    monkeypatch.setattr(model, "_decode", perfect)
+    loss = model.loss(batch_of(x))["loss"]
+    touched = (seen[0] != x).flatten(1).any(dim=1).float().mean()
+    assert abs(float(touched) - probability) < 0.1
+    assert loss < 1e-3  # the clean windows and the map of what was pasted are the target
+    monkeypatch.setattr(model, "_decode", lambda *a, **k: (perfect(*a, **k)[0] + 1.0, None))
+    torch.testing.assert_close(model.loss(batch_of(x))["loss"], torch.tensor(1.0), rtol=1e-2, atol=0)
+
+
+def test_nothing_is_pasted_in_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(weighting="pseudo", pseudo_probability=1.0).eval()
+    seen: list[Tensor] = []
+    decode = model._decode
+    monkeypatch.setattr(
+        model, "_decode", lambda unit, masked, **k: seen.append(masked.x) or decode(unit, masked, **k)
+    )
+    x = waves(4)
+    model.loss(batch_of(x))
+    assert torch.equal(seen[0], x.repeat_interleave(len(model.masks), dim=0))
+
+
+def test_margin_term_grows_over_the_epochs() -> None:
+    d, odd = torch.tensor([[0.2, 0.2, 0.9]]), torch.tensor([[False, True, True]])
+    torch.testing.assert_close(push_apart(d, odd, 0.5, 0.25), torch.tensor([[0.2, 0.075, 0.0]]))
+    model = in_student_stage(tiny(weighting="label_margin", margin=100.0, margin_warmup_epochs=10)).eval()
+    every = torch.ones(4, 40, dtype=torch.bool)
+    losses = []
+    for epoch in (0, 4, 9, 50):
+        model.epoch = epoch
+        losses.append(float(model.loss(batch_of(waves(4), every))["loss"].detach()))
+    assert losses == pytest.approx([losses[2] * share for share in (0.1, 0.5, 1.0, 1.0)], rel=0.05)
+
+
 def test_label_margin_needs_labels_and_pushes_anomalies_away() -> None:
     model = in_student_stage(tiny(weighting="label_margin", margin=100.0, mask_ratio=0.9)).train()
     x = torch.randn(4, 40, 3)
     with pytest.raises(ValueError, match="needs training labels"):
         model.loss(batch_of(x))
+    assert torch.isfinite(model.eval().loss(batch_of(x))["loss"])  # validation data need none
+    model.train()
     model.epoch = 100
     every = torch.ones(4, 40, dtype=torch.bool)
     assert model.loss(batch_of(x, every))["loss"] > 50.0
