@@ -204,11 +204,14 @@ def test_student_loss_reaches_only_the_student(wiring: str) -> None:
         assert (id(parameter) in own) == name.startswith("student"), name
 
 
-def test_joint_student_term_gives_no_gradient_to_encoder_and_teacher() -> None:
+@pytest.mark.parametrize("unit", ["patch", "channel"])
+def test_joint_student_term_gives_no_gradient_to_encoder_and_teacher(unit: str) -> None:
     x = torch.randn(4, 40, 3)
     grads = []
     for weight in (0.0, 5.0):
-        model = tiny(schedule="joint", warmup_epochs=0, distill_weight=weight, dropout=0.0).train()
+        model = tiny(
+            schedule="joint", warmup_epochs=0, distill_weight=weight, dropout=0.0, mask_unit=unit
+        ).train()
         torch.manual_seed(1)
         model.loss(batch_of(x))["loss"].backward()
         grads.append([p.grad for n, p in model.named_parameters() if not n.startswith("student")])

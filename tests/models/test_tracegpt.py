@@ -405,6 +405,18 @@ def test_score_against_the_entropy_does_not_depend_on_the_noise() -> None:
     assert (nll - entropy).abs().max() < 0.05
 
 
+@torch.inference_mode()
+def test_surprise_is_measured_against_the_entropy_of_each_prediction() -> None:
+    model = tiny(score="nll_minus_entropy").eval()
+    model.network.head.weight.mul_(30.0)
+    x = torch.randn(3, T, C)
+    logits, true = model._predict(*model._rows(x))
+    own = torch.distributions.Categorical(logits=logits)
+    expected = (-own.log_prob(true) - own.entropy()).reshape(3, C, T).transpose(1, 2)
+    assert own.entropy().std() > 0.1
+    torch.testing.assert_close(model.deviations(x), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("reads", ["continuous", "token"])
 @torch.no_grad()
 def test_overflow_costs_much_but_not_without_bound(reads: str) -> None:
