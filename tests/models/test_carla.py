@@ -558,7 +558,13 @@ def test_occlusion_finds_the_step_that_makes_the_score() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"n_classes": 4}, {"normal_classes": "mostly_original"}], ids=["majority", "mostly_original"]
+    "changes",
+    [
+        {"n_classes": 4},
+        {"normal_classes": "mostly_original"},
+        {"n_classes": 4, "focal_gamma": 1.0, "label_smoothing": 0.05},
+    ],
+    ids=["majority", "mostly_original", "focal_and_smoothed"],
 )
 def test_score_tells_held_out_injected_anomalies_on_sines(changes: dict[str, object]) -> None:
     model = small(mid_channels=8, **changes)
