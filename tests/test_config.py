@@ -196,6 +196,39 @@ def test_typo_behind_a_plus_sign(override: str, message: str) -> None:
         check(composed(override))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.max_epochs=abc", r"trainer\.max_epochs=abc is not a whole number or null"),
+        ("trainer.max_epochs=1.5", r"trainer\.max_epochs=1\.5 is not a whole number or null"),
+        ("data.total_length=abc", r"data\.total_length=abc is not a whole number"),
+        ("trainer.gradient_clip_val=abc", r"trainer\.gradient_clip_val=abc is not a number or null"),
+        ("optimizer.lr=abc", r"optimizer\.lr=abc is not a number"),
+        ("++model.instance_norm=ture", r"model\.instance_norm=ture is not true or false"),
+        ("++optimizer.betas=abc", r"optimizer\.betas=abc is not a list"),
+    ],
+)
+def test_text_where_a_number_is_needed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        check(composed(override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.devices=free", "trainer.precision=64-true", "optimizer.lr=1", "trainer.max_epochs=null"],
+)
+def test_values_of_any_type_that_an_option_takes(override: str) -> None:
+    check(composed(override))
+
+
+def test_missing_input_is_named() -> None:
+    choices = ["+model=pca", "+data=sliding", "+task=series_anomaly", "+optimizer=adamw", "+threshold=auto"]
+    ConfigStore.instance().store("run", {}, package="_global_")
+    cfg = composed(*choices, "trainer=cpu", "ckpt_path=a.ckpt", main="predict")
+    with pytest.raises(ConfigError, match=r"^input must be given: add input=\.\.\.$"):
+        check(cfg)
+
+
 def test_top_level_typo_in_an_experiment(conf: Path) -> None:
     with pytest.raises(HYDRA_ERRORS, match=MENTIONS) as found:
         composed(experiment(conf, "sed: 4"), conf=conf)

@@ -10,8 +10,10 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any
+from enum import Enum
+from pathlib import Path, PurePath
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
@@ -118,7 +120,8 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: A target is not allowed; an argument or a top-level key is unknown (with the nearest known
-            one) or missing; or model, task and data do not fit together.
+            one) or missing; an argument is a text where a number is needed; or model, task and data do not fit
+            together.
     """
     _check_top_level(cfg)
     for key, node in _targets(cfg):
@@ -133,6 +136,8 @@ def _check_top_level(cfg: DictConfig) -> None:
     known = {f.name for f in fields(schema if is_dataclass(schema) else PredictSchema)}
     for name in sorted({str(name) for name in cfg} - known - {"hydra"}):
         raise ConfigError(f"there is no key {name}; {nearest(name, known)}")
+    for name in sorted(str(name) for name in cfg if OmegaConf.is_missing(cfg, name)):
+        raise ConfigError(f"{name} must be given: add {name}=...")
 
 
 def _targets(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -169,6 +174,40 @@ def _check_arguments(key: str, node: DictConfig, target: type) -> None:
     required = {p.name for p in parameters if p.name in known and p.default is p.empty}
     for name in sorted(required - given - filled):
         raise ConfigError(f"{key}.{name} must be given: add +{key}.{name}=...")
+    _check_types(key, node, given, get_type_hints(target.__init__))  # type: ignore[misc]
+
+
+def _check_types(key: str, node: DictConfig, names: Iterable[str], hints: dict[str, Any]) -> None:
+    """Refuse a text where the annotation admits none, and a fraction where it wants a whole number."""
+    for name in sorted(set(names) & set(hints)):
+        try:
+            value = node[name]
+        except InterpolationResolutionError:
+            continue
+        hint = hints[name]
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        bad_text = isinstance(value, str) and not any(map(_takes_text, members))
+        bad_fraction = isinstance(value, float) and set(members) <= {int, NoneType}
+        if bad_text or bad_fraction:
+            raise ConfigError(f"{key}.{name}={value} is not {_wanted(members)}")
+
+
+def _takes_text(member: Any) -> bool:
+    """Whether a text can be an argument of this type; where an annotation does not tell, it can."""
+    kind = get_origin(member) or member
+    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return True
+    return issubclass(str, kind) or issubclass(kind, Enum | PurePath)
+
+
+def _wanted(members: Iterable[Any]) -> str:
+    """The types of an annotation in words."""
+    kinds = {get_origin(member) or member for member in members}
+    if float in kinds:
+        kinds -= {int}
+    words = {int: "a whole number", float: "a number", bool: "true or false", list: "a list", tuple: "a list"}
+    found = sorted(word for kind, word in words.items() if kind in kinds)
+    return " or ".join([*dict.fromkeys(found), *(["null"] if NoneType in kinds else [])]) or "possible"
 
 
 def _check_named(cfg: DictConfig) -> None:
