@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -115,6 +117,24 @@ def test_group_set_to_null_says_how_to_leave_it_out() -> None:
 
 
 @pytest.mark.parametrize(
+    "argument", ["--model=mae", "--modle=mae", "-model=mae", "--seed=1", "--data.window=5"]
+)
+def test_options_with_dashes_are_told_how_they_are_written(argument: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"^{argument}: options have no dashes; write {argument.lstrip('-')}$"
+    ):
+        cli._refuse_dashes(["seed=1", argument])
+    cli._refuse_dashes(["--cfg=job", "--config-dir=x", "-m", "model=mae", "data.x=--seed=1"])
+
+
+@pytest.mark.parametrize("argument", ["max_epochs", "model.d_model=[1", "a b=3"])
+def test_word_that_is_no_option_says_how_options_are_written(argument: str) -> None:
+    with pytest.raises(OverrideParseException, match=r"(?s).") as found:
+        OverridesParser.create().parse_overrides([cli.settable(argument)])
+    assert cli.explain(found.value).startswith(f"{argument} cannot be read; write key=value, in quotes")
+
+
+@pytest.mark.parametrize(
     ("given", "passed"),
     [
         ("model.dropout=0", "++model.dropout=0"),
@@ -168,9 +188,22 @@ def test_new_run_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert time.strptime(made.rsplit("/", 1)[1], "%Y-%m-%d_%H-%M-%S")
 
 
-def test_resumed_run_goes_on_in_the_folder_of_its_checkpoint() -> None:
+def test_resumed_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path: Path) -> None:
     assert cli.run_of("a/b/checkpoints/best.ckpt") == "a/b"
-    assert cli.run_dir("a/b/checkpoints/last.ckpt", "outputs/x/y") == "a/b"
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    path.touch()
+    assert cli.run_dir(str(path), "outputs/x/y") == str(tmp_path)
+
+
+def test_missing_checkpoint_makes_no_folder(tmp_path: Path) -> None:
+    """Its run would lie two folders above it: outside of all that is ours, if the path is short."""
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    done = command(str(ROOT / "train.py"), "ckpt_path=../no/best.ckpt", folder=folder)
+    line = "error: ckpt_path=../no/best.ckpt: there is no such file; checkpoints lie in <run>/checkpoints/\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "b"]
 
 
 def test_last_is_the_newest_run(tmp_path: Path) -> None:

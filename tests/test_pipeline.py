@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -195,6 +196,7 @@ def test_predict_scores_rows_as_they_arrive(run: Path, folder: Path) -> None:
         (["evaluate.py", "ckpt_path=nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
         (["train.py", "data=series", "data.path=nowhere.csv"], "nowhere.csv: not found"),
         (["train.py", "ckpt_path=last", "model=pca"], "no run below .* has a checkpoint"),
+        (["train.py", "ckpt_path=test.csv"], "test.csv is not a readable checkpoint of plain data"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, folder: Path) -> None:
@@ -203,9 +205,17 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, folder: Path)
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
-    import re
-
     assert re.search(message, last)
+
+
+def test_new_data_shorter_than_a_window_are_refused(run: Path, folder: Path) -> None:
+    lines = (folder / "test.csv").read_text().splitlines()
+    (folder / "short.csv").write_text("\n".join(lines[:11]))
+    done = command("predict.py", "ckpt_path=run/checkpoints/best.ckpt", "input=short.csv", cwd=folder)
+    assert done.returncode == 1
+    assert re.search(
+        r"^error: short\.csv: a series has 10 rows, fewer than the \d+ of a window", done.stderr, re.M
+    )
 
 
 def test_config_with_a_foreign_target_is_refused(run: Path, folder: Path) -> None:

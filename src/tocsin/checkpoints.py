@@ -21,6 +21,11 @@ BAD_FILE = (
     AttributeError,
     AssertionError,
 )
+TORCH_ADVICE = (
+    "Weights only load failed",
+    "Check the documentation",
+    "Please file an issue",
+)  # lines not shown
 REQUIRED = ("state_dict", "stage", "config", "choices", "dims", "data")
 
 
@@ -41,12 +46,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except BAD_FILE as error:
-        reason = (str(error).strip() or "it ends too soon").splitlines()[0]
-        raise TocsinError(f"ckpt_path={path} is not a readable checkpoint of plain data: {reason}") from error
+        raise TocsinError(
+            f"ckpt_path={path} is not a readable checkpoint of plain data: {_reason(error)}"
+        ) from error
     missing = [key for key in REQUIRED if key not in checkpoint] if isinstance(checkpoint, dict) else REQUIRED
     if missing:
         raise TocsinError(f"ckpt_path={path} was not written by train.py: it has no {', '.join(missing)}")
     return dict(checkpoint)
+
+
+def _reason(error: BaseException) -> str:
+    """What torch found, on one line, without its advice to load the file unsafely."""
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(TORCH_ADVICE)]
+    return lines[0] if lines else "it ends too soon"
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:

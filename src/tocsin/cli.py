@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 from tocsin.errors import ConfigError, TocsinError
 
+NO_CHECKPOINT = "there is no such file; checkpoints lie in <run>/checkpoints/"
+
 
 def train() -> None:
     """Entry point of train.py and tocsin-train."""
@@ -82,9 +84,20 @@ def _launch(command: str, arguments: list[str]) -> None:
     if command != "train":
         store.store("run", _config_of_run(command, arguments), package="_global_")
     _refuse_null(arguments, config.conf_dir())
+    _refuse_dashes(arguments)
     sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
     main(_quietly(TASKS[command]))()
+
+
+def _refuse_dashes(arguments: list[str]) -> None:
+    """The answer of Hydra's parser to `--model=mae` is its usage, and not how it is written."""
+    for argument in arguments:
+        found = re.match(
+            r"--?(\w[\w.]+)=", argument
+        )  # Hydra's own have a hyphen or one letter, but for these
+        if found and found.group(1) not in ("cfg", "info", "package"):
+            raise ConfigError(f"{argument}: options have no dashes; write {argument.lstrip('-')}")
 
 
 def _refuse_null(arguments: list[str], conf: Path) -> None:
@@ -167,11 +180,13 @@ def run_dir(ckpt_path: str | None, parent: str) -> str:
     """Folder of a run: a new one below `parent`, or that of the checkpoint which is resumed.
 
     Raises:
-        ConfigError: `last` is asked for, and there is no run with a last checkpoint.
+        ConfigError: There is no such checkpoint, or `last` is asked for and no run has one.
     """
     if ckpt_path is None:
         return f"{parent}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if ckpt_path != "last":
+        if not Path(ckpt_path).is_file():
+            raise ConfigError(f"ckpt_path={ckpt_path}: {NO_CHECKPOINT}")
         return run_of(ckpt_path)
     checkpoints = sorted(Path(parent).glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
     if not checkpoints:
@@ -214,7 +229,7 @@ def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
 
 def explain(error: Exception) -> str:
     """One line for an error that is the user's to mend, with the nearest valid name for a typo."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
     from tocsin import config
@@ -227,6 +242,8 @@ def explain(error: Exception) -> str:
         known = [str(key) for key in cause.parent_node]
         return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
     text = str(error)
+    if found := re.match(r"ConfigError raised while resolving interpolation: (.+)", text):  # one of ours
+        return found.group(1)
     if found := re.search(r"Key '(\w+)' not in '(\w+Schema)'", text):  # in an experiment file
         key, schema = found.groups()
         file = text.partition(":")[0]
@@ -238,6 +255,9 @@ def explain(error: Exception) -> str:
         group, option = found.groups()
         options = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
         return f"{group}={option}: there is no such option; {nearest(option, options)}"
+    if isinstance(error, OverrideParseException):
+        given = str(error.override).lstrip("+")
+        return f"{given} cannot be read; write key=value, in quotes where it holds brackets or spaces"
     if found := re.match(r"Could not override '(\w+)'", text):
         groups = [path.name for path in conf_dir().iterdir() if path.is_dir()]
         return f"there is no group {found.group(1)}; {nearest(found.group(1), groups)}"

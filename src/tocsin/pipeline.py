@@ -64,6 +64,8 @@ def train(cfg: DictConfig) -> float:
     started = datetime.now()
     members = embed_members(cfg)
     check(cfg)
+    if cfg.ckpt_path not in (None, "last"):
+        read_checkpoint(cfg.ckpt_path)  # a file that is none fails here, before any data are made
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build_datamodule(cfg)
     dims = datamodule.dims()

@@ -26,7 +26,7 @@ from tocsin.data.readers import read_series, stored_names
 from tocsin.data.series_data import SeriesData
 from tocsin.data.traces import as_traces
 from tocsin.data.windows import fill_unscored
-from tocsin.errors import ConfigError, TocsinError
+from tocsin.errors import ConfigError, DataError, TocsinError
 from tocsin.pipeline import build_task, build_trainer
 from tocsin.streaming import score_stream
 from tocsin.tasks.series_anomaly import SeriesAnomaly
@@ -63,9 +63,16 @@ def predict(cfg: DictConfig) -> None:
     if output.suffix not in OUTPUTS:
         raise ConfigError(f"output={output}: {output.suffix!r} cannot be written; give {', '.join(OUTPUTS)}")
     series = read_new(cfg, trained)
+    if min(series.lengths) < trained.window:
+        raise DataError(
+            f"{cfg.input}: a series has {min(series.lengths)} rows, fewer than the {trained.window} of a window "
+            "that this checkpoint reads; give more rows"
+        )
     collector = ScoreCollector(trained.task, series.lengths, contributions=cfg.contributions)
     trainer = build_trainer(cfg, collector)
-    values, _ = fill_missing(series.values, trained.fill_limit, series.lengths, series.channel_names)
+    values, _ = fill_missing(
+        series.values, trained.fill_limit, series.lengths, series.channel_names, where=cfg.input
+    )
     loader = score_loader(
         values,
         series.lengths,

@@ -400,6 +400,32 @@ def test_score_stride_beyond_the_window_is_refused() -> None:
         UserSeries(window=20, score_stride=30)
 
 
+@pytest.mark.parametrize("option", ["window", "stride", "score_stride", "batch_size", "passes"])
+def test_option_that_must_be_positive(option: str) -> None:
+    with pytest.raises(DataError, match=rf"^data\.{option}=0 is not a positive number$"):
+        UserSeries(**{option: 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_samples": -3}, r"^data\.n_samples=-3 is not a positive number$"),
+        ({"noise": 0.9}, r"^data=synthetic: noise is 0\.9, but must be in"),
+    ],
+)
+def test_samples_that_cannot_be_drawn(options: dict[str, float], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        ready(SyntheticSamples(**options))  # type: ignore[arg-type]
+
+
+def test_gap_that_is_too_long_names_the_part(tmp_path: Path) -> None:
+    frame = table(1_000).drop(columns="label")
+    frame.iloc[900:990, 1] = float("nan")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match=r"^the test part: column '.*' misses 90 steps in a row"):
+        ready(UserSeries(path=str(tmp_path / "a.csv"), window=40))
+
+
 def test_splits_before_setup_are_refused() -> None:
     with pytest.raises(RuntimeError, match=r"call setup\(\) before"):
         _ = UserSeries().ready

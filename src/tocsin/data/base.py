@@ -63,13 +63,18 @@ class SeriesDataModule(L.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        if self.passes < 1:
-            raise DataError(f"data.passes={self.passes} is not a positive number")
+        self.check_positive("passes", "window", "stride", "score_stride", "batch_size", "score_batch_size")
         if self.score_stride > self.window:
             raise DataError(
                 f"data.score_stride={self.score_stride} is larger than data.window={self.window}: "
                 f"steps would get no score; set it to {self.window} or less"
             )
+
+    def check_positive(self, *options: str) -> None:
+        """Raise DataError, naming it, if one of these options is not positive."""
+        for name in options:
+            if getattr(self, name) < 1:
+                raise DataError(f"data.{name}={getattr(self, name)} is not a positive number")
 
     @abstractmethod
     def load(self) -> Splits:
@@ -80,7 +85,9 @@ class SeriesDataModule(L.LightningDataModule):
             return
         splits = self.load()
         self.splits = Splits(
-            train=self._fill(splits.train), val=self._fill(splits.val), test=self._fill(splits.test)
+            train=self._fill(splits.train, "train"),
+            val=self._fill(splits.val, "validation"),
+            test=self._fill(splits.test, "test"),
         )
         for name, part in (("train", splits.train), ("validation", splits.val), ("test", splits.test)):
             if len(part.values) < self.window or min(part.lengths) < self.window:
@@ -92,8 +99,10 @@ class SeriesDataModule(L.LightningDataModule):
             self.scaler = Scaler.fit(self.splits.train.values, method=self.scaling, clip=self.clip)
             log.info("%s", self.scaler.describe(splits.train.channel_names))
 
-    def _fill(self, series: SeriesData) -> SeriesData:
-        values, _ = fill_missing(series.values, self.fill_limit, series.lengths, series.channel_names)
+    def _fill(self, series: SeriesData, part: str) -> SeriesData:
+        values, _ = fill_missing(
+            series.values, self.fill_limit, series.lengths, series.channel_names, where=f"the {part} part"
+        )
         return replace(series, values=values)
 
     # --- what the pipeline asks -----------------------------------------------------------------------

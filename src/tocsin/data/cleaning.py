@@ -25,6 +25,7 @@ def fill_missing(
     limit: int,
     lengths: Sequence[int],
     channel_names: Sequence[str] | None = None,
+    where: str = "the series",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill NaN with the last known value of its channel, never across the border of two series.
 
@@ -35,6 +36,7 @@ def fill_missing(
         limit: Longest gap that may be filled, in steps; 0 = none.
         lengths: Steps of each series; they sum to N.
         channel_names: C names, for the message.
+        where: File or part of the data, for the message.
 
     Returns:
         The values, the same array if nothing is missing, else a filled copy in memory; and (N, C) bool, true
@@ -56,7 +58,7 @@ def fill_missing(
         missing[:, channel] = np.isnan(filled[:, channel])
         name = channel_names[channel] if channel_names else f"channel_{channel}"
         starts, ends = _gaps(missing[:, channel], offsets)
-        source = _sources(starts, ends, offsets, limit=limit, name=name)
+        source = _sources(starts, ends, offsets, limit=limit, name=f"{where}: column '{name}'")
         filled[missing[:, channel], channel] = filled[np.repeat(source, ends - starts), channel]
     return filled, missing
 
@@ -91,7 +93,7 @@ def _sources(
     too_long = whole | (sizes > limit)
     if too_long.any():
         gap = int(np.argmax(too_long))
-        place = f"column '{name}' misses {sizes[gap]} steps in a row from row {starts[gap]} (from 0)"
+        place = f"{name} misses {sizes[gap]} steps in a row from row {starts[gap]} (from 0)"
         if whole[gap]:
             raise DataError(
                 f"{place}, the whole of series {series[gap]}; leave the column out with data.channels, or "

@@ -9,6 +9,7 @@ from tocsin.data.base import SeriesDataModule
 from tocsin.data.series_data import SeriesData
 from tocsin.data.splits import Splits
 from tocsin.data.synthetic.balanced_univariate import BalancedUnivariate, balanced_univariate
+from tocsin.errors import ConfigError
 from tocsin.metrics.events import segments
 
 
@@ -39,17 +40,21 @@ class SyntheticSamples(SeriesDataModule):
     val_fraction: float = 0.2
 
     def __post_init__(self) -> None:
+        self.check_positive("n_samples", "seq_len")
         self.window = self.score_stride = self.seq_len
         super().__post_init__()
 
     def load(self) -> Splits:
-        drawn = balanced_univariate(
-            n_samples=self.n_samples,
-            seq_len=self.seq_len,
-            normal_ratio=self.normal_ratio,
-            noise=self.noise,
-            seed=self.data_seed,
-        )
+        try:
+            drawn = balanced_univariate(
+                n_samples=self.n_samples,
+                seq_len=self.seq_len,
+                normal_ratio=self.normal_ratio,
+                noise=self.noise,
+                seed=self.data_seed,
+            )
+        except ValueError as error:  # an option out of its range
+            raise ConfigError(f"data=synthetic: {error}") from error
         ends = [
             round(share * self.n_samples)
             for share in (self.train_fraction, self.train_fraction + self.val_fraction)
