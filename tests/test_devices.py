@@ -64,7 +64,7 @@ def test_devices_that_do_not_exist(devices: object, message: str) -> None:
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("devices", ["auto", "free", 1, [0]])
 def test_gpu_asked_for_where_there_is_none(devices: object) -> None:
-    with pytest.raises(ConfigError, match="no GPU is visible; use trainer=cpu"):
+    with pytest.raises(ConfigError, match="no GPU is visible; use trainer=cpu or trainer=default"):
         resolve_devices(devices, "gpu")  # type: ignore[arg-type]
 
 
@@ -72,6 +72,15 @@ def test_gpu_asked_for_where_there_is_none(devices: object) -> None:
 @pytest.mark.parametrize("devices", ["auto", "free", "free:2", 3, [0, 1]])
 def test_auto_falls_back_to_one_cpu(devices: object) -> None:
     assert resolve_devices(devices, "auto") == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_devices_that_are_not_used_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    resolve_devices("auto", "auto")
+    resolve_devices(1, "auto")
+    assert caplog.messages == []
+    resolve_devices([7], "auto")
+    assert caplog.messages == ["trainer.devices=[7], but no GPU is visible: running on the CPU"]
 
 
 @pytest.mark.usefixtures("gpus")

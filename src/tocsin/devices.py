@@ -1,10 +1,13 @@
 """Which devices and which precision a run uses."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
 
 from tocsin.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def resolve_devices(devices: int | str | Sequence[int], accelerator: str) -> int | str | list[int]:
@@ -20,12 +23,16 @@ def resolve_devices(devices: int | str | Sequence[int], accelerator: str) -> int
     """
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     if not on_gpu:
+        if accelerator == "auto" and devices not in ("auto", 1):  # a run on GPUs may be evaluated without
+            log.warning("trainer.devices=%s, but no GPU is visible: running on the CPU", devices)
         if accelerator in ("cpu", "auto"):
             return devices if isinstance(devices, int) and accelerator == "cpu" else 1
         return devices if isinstance(devices, int | str) else list(devices)
     n_gpus = torch.cuda.device_count()
     if n_gpus == 0:
-        raise ConfigError("trainer.accelerator=gpu, but no GPU is visible; use trainer=cpu or trainer=auto")
+        raise ConfigError(
+            "trainer.accelerator=gpu, but no GPU is visible; use trainer=cpu or trainer=default"
+        )
     if isinstance(devices, str):
         return _named_devices(devices, n_gpus)
     if isinstance(devices, int):
