@@ -1,6 +1,13 @@
-"""What TensorBoard compares runs by."""
+"""What TensorBoard compares runs by, and the history of a training."""
 
-from tocsin.callbacks.series_report import _hyper_parameters
+from types import SimpleNamespace
+from typing import cast
+
+import lightning.pytorch as L
+import torch
+
+from tocsin.callbacks.series_report import SeriesReport, _hyper_parameters
+from tocsin.tasks.base import Task
 
 
 def test_hyper_parameters_are_what_shapes_a_result() -> None:
@@ -24,3 +31,18 @@ def test_hyper_parameters_are_what_shapes_a_result() -> None:
         "task": "Series",
         "task.scorer": "ErrorScorer",
     }
+
+
+def test_epochs_are_counted_from_one_as_on_screen() -> None:
+    class Stub(Task):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+
+        stage = "train"  # type: ignore[assignment]
+        learning_rate = 1e-3  # type: ignore[assignment]
+
+    report = SeriesReport()
+    trainer = SimpleNamespace(current_epoch=0, callback_metrics={"val_loss": torch.tensor(2.0)})
+    report.on_train_epoch_end(cast(L.Trainer, trainer), Stub())
+    assert report.history == {"val_loss": [(1, 2.0)], "lr": [(1, 1e-3)]}
+    assert report.stages == [(1, "train")]

@@ -28,6 +28,15 @@ def test_each_panel_has_three_lines_and_the_masked_patches(window):
     assert axes.get_xlabel() == "step in the window"
 
 
+def test_window_that_was_hidden_as_a_whole_is_not_shaded(window):
+    x, teacher, student, mask = window
+    figure = reconstruction(x, teacher, student, np.ones_like(mask))
+    assert not figure.axes[0].patches
+    assert figure.axes[0].get_title(loc="left") == "each step as rebuilt while hidden"
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["original", "teacher", "student"]
+
+
 def test_the_worst_channels_are_shown_whatever_their_unit(window):
     x, teacher, student, mask = window
     student[:, 4] += 1

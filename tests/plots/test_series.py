@@ -47,6 +47,21 @@ def test_signal_marks_true_areas_on_channels_and_predicted_ones_on_the_score():
     assert figure.get_suptitle() == "pump"
 
 
+@pytest.mark.parametrize("factor", [1.0, 1000.0])  # a linear axis, a log axis
+def test_scores_of_all_sections_are_inside_their_common_scale(factor):
+    values, scores, labels = a_series()
+    scores[301] *= factor
+    windows = [Section("false alarm", 0, 60, (20, 30)), Section("detected event", 270, 330, (300, 302))]
+    figure = sections(values, scores, 2.0, windows, labels)
+    bottoms = [axes for axes in figure.axes if axes.get_xlabel()]
+    figure.draw_without_rendering()
+    assert len(bottoms) == 2
+    assert bottoms[0].get_yscale() == ("linear" if factor == 1 else "log")
+    for axes in bottoms:
+        assert axes.get_ylim() == bottoms[0].get_ylim()
+        assert axes.get_ylim()[1] > scores[301]
+
+
 def test_a_score_at_the_threshold_is_an_alarm():
     values, scores, _ = a_series()
     assert len(areas_of(signal(values, scores, 5.0).axes[-1], PREDICTED)) == 2

@@ -55,6 +55,8 @@ def test_training_curves_show_losses_above_the_learning_rate():
     assert line_named(upper, "val_loss")
     np.testing.assert_array_equal(line_named(lower, "lr-AdamW").get_ydata(), [1e-3] * 3 + [5e-4] * 3)
     assert (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel()) == ("loss", "learning rate", "epoch")
+    assert lower.get_ylim()[0] == 0
+    assert lower.get_ylim()[1] > 1.05e-3  # the highest marker is not cut
     assert len(training_curves({"val_loss": curve(1.0)}).axes) == 1
 
 

@@ -46,7 +46,7 @@ class SeriesReport(Report):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        epoch = trainer.current_epoch
+        epoch = trainer.current_epoch + 1  # counted as on screen
         if not self.stages or self.stages[-1][1] != pl_module.stage:
             self.stages.append((epoch, pl_module.stage))
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}

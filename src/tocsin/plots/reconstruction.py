@@ -13,6 +13,7 @@ from tocsin.plots.regions import draw_regions
 from tocsin.plots.style import (
     INK,
     MASKED,
+    MUTED,
     STUDENT,
     TEACHER,
     TRUE,
@@ -38,7 +39,7 @@ def reconstruction(
     title: str = "Reconstruction of a window",
     max_channels: int = 4,
 ) -> Figure:
-    """Original and both reconstructions, masked patches shaded; true areas are a strip at the top.
+    """Original and both reconstructions; masked patches are shaded, unless all are, true areas a strip at the top.
 
     Of more than `max_channels` channels those are shown where the reconstructions are worst or differ most
     from each other, in units of the channel's standard deviation; they keep their order.
@@ -65,11 +66,13 @@ def reconstruction(
     check_lengths(T, mask=mask, labels=labels)
     names = check_names(channel_names, C)
     shown = _worst(x, teacher, student, max_channels)
+    parts = not np.all(mask)  # what was hidden everywhere needs no shade
     time = time_axis(None, T)
     figure = new_figure(10, 1.7 + 1.5 * len(shown), title)
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axes, channel in zip(panels, shown, strict=True):
-        draw_regions(axes, mask, time.x, MASKED, alpha=MASK_ALPHA)
+        if parts:
+            draw_regions(axes, mask, time.x, MASKED, alpha=MASK_ALPHA)
         # The original is broad and below, so that it stays visible under a good copy.
         draw_line(axes, time.x, x[:, channel], INK, 2.4)
         draw_line(axes, time.x, teacher[:, channel], TEACHER, 1.2)
@@ -81,7 +84,9 @@ def reconstruction(
     style_axes(panels[-1], "step in the window", ticks=4)
     horizontal_ylabel(panels[-1], names[shown[-1]])
     time.apply(panels[-1], ticks=10)
-    outside_legend(figure, _handles(labels is not None))
+    if not parts:
+        panels[0].set_title("each step as rebuilt while hidden", loc="left", fontsize=9, color=MUTED)
+    outside_legend(figure, _handles(parts, labels is not None))
     return figure
 
 
@@ -109,13 +114,14 @@ def _draw_strip(axes: Axes, labels: np.ndarray, x: np.ndarray) -> None:
     )
 
 
-def _handles(labelled: bool) -> list[Artist]:
+def _handles(parts: bool, labelled: bool) -> list[Artist]:
     """Legend entries of what is drawn."""
+    hidden: list[Artist] = [area_handle("masked patch", MASKED, MASK_ALPHA)] if parts else []
     known: list[Artist] = [area_handle("true anomaly", TRUE, alpha=1.0)] if labelled else []
     return [
         line_handle("original", INK),
         line_handle("teacher", TEACHER),
         line_handle("student", STUDENT),
-        area_handle("masked patch", MASKED, MASK_ALPHA),
+        *hidden,
         *known,
     ]

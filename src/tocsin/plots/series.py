@@ -169,11 +169,14 @@ def sections(
     grid = figure.subplots(
         rows + 1, len(windows), sharex="col", squeeze=False, height_ratios=[1.0] * rows + [1.5]
     )
+    for axes in grid[-1, 1:]:  # before drawing: joined later, all would take the range of the first
+        axes.sharey(grid[-1, 0])
     for column, window in zip(grid.T, windows, strict=True):
         _draw_section(column, data, window)
         figure.align_ylabels(column)
-    for axes in grid[-1, 1:]:
-        axes.sharey(grid[-1, 0])
+    if data.log:  # there the first section's lower limit has fixed the upper one too
+        highest = max(float(np.nanmax(data.scores[window.start : window.end])) for window in windows)
+        grid[-1, 0].set_ylim(top=1.5 * max(highest, data.threshold))
     grid[-1, 0].set_ylabel(SCORE_LABEL, fontsize=9, color=INK)
     outside_legend(figure, data.handles())
     return figure

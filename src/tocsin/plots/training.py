@@ -34,7 +34,7 @@ def training_curves(
     """Losses above the learning rate, on one axis of epochs.
 
     Args:
-        history: For each name its epochs and values. Names that contain `loss` are losses; names that start
+        history: For each name its epochs, from 1, and values. Names that contain `loss` are losses; names that start
             with `lr` or contain `learning_rate` are learning rates; others are left out.
         stages: First epoch and name of each training stage.
         best_epoch: Of the checkpoint kept; None takes the lowest `val_loss` of the last stage.
@@ -150,7 +150,7 @@ def _draw_rates(axes: Axes, history: History) -> None:
         _draw_curve(axes, name, curve, INK if len(rates) == 1 else _spare_color(len(axes.lines)))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     if axes.get_yscale() == "linear":
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(float(values.max()), 1e-12))  # no marker is cut
         axes.ticklabel_format(axis="y", scilimits=(-2, 3))
     style_axes(axes, "epoch", f"learning rate{' (log)' if axes.get_yscale() == 'log' else ''}", ticks=4)
     _narrow_log_ticks(axes)
