@@ -119,6 +119,6 @@ def test_fewer_epochs_than_stages_is_an_error(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        TocsinError, match=r"the loss is not finite: loss at epoch 0, batch 0 \(stage first\)"
+        TocsinError, match=r"the loss is not finite: loss at epoch 1, batch 0 \(stage first\)"
     ):
         run(TwoParts(broken=True), tmp_path, max_epochs=4)

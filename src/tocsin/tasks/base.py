@@ -194,7 +194,7 @@ class Task(L.LightningModule):
         bad = [name for name, value in terms.items() if not torch.isfinite(value).all()]
         if bad:
             raise TocsinError(
-                f"the loss is not finite: {', '.join(bad)} at epoch {self.current_epoch}, batch {batch_idx} "
+                f"the loss is not finite: {', '.join(bad)} at epoch {self.current_epoch + 1}, batch {batch_idx} "
                 f"(stage {self.stage}); lower optimizer.lr, set trainer.gradient_clip_val, or look at the data"
             )
 
