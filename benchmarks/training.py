@@ -19,6 +19,7 @@ TARGET = 1.10
 ROUNDS = 5
 OVERRIDES = (
     "model=mae",
+    "++model.schedule=joint",  # one stage: the two of the default cannot share an epoch
     "data=sliding",
     "data.total_length=60000",
     "cache_dir=null",
