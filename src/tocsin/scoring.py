@@ -6,7 +6,7 @@ Five explicit steps:
    not: what no single step shows, a hundred steps do. Their energy is averaged too: it shows a noise that grows.
    In a mean each step counts with a limited size (as in Huber, "Robust Estimation of a Location Parameter", Annals of
    Mathematical Statistics 1964), or a short burst would raise the score of all steps around it;
-2. put every channel and width on one scale, by what normal validation data show (as Deng and Hooi, "Graph
+2. put every channel and width on one scale, by what normal data show (as Deng and Hooi, "Graph
    Neural Network-Based Anomaly Detection in Multivariate Time Series", AAAI 2021, section 3.6, do for steps);
 3. take the largest of all these means, and join the channels;
 4. smooth over time;
@@ -107,7 +107,7 @@ def join_channels(values: Tensor, channels: Channels, top_share: float) -> Tenso
 
 
 class Scorer(nn.Module):
-    """Deviations (N, K) to scores (N,), with the statistics of normal validation data in its buffers.
+    """Deviations (N, K) to scores (N,), with the statistics of normal data in its buffers.
 
     The buffers take the shape of what is fitted or loaded, so a fresh object loads any checkpoint.
     """
@@ -120,7 +120,7 @@ class Scorer(nn.Module):
         raise NotImplementedError
 
     def fit(self, deviations: Tensor, lengths: Sequence[int] | None = None) -> "Scorer":
-        """Learn from deviations (N, K) of normal validation data; `lengths` as in `forward`.
+        """Learn from deviations (N, K) of normal data; `lengths` as in `forward`.
 
         Raises:
             ValueError: If there are none, or some are not finite.
@@ -234,14 +234,14 @@ class ErrorScorer(Scorer):
         """Learn the scale of each channel and width.
 
         Args:
-            deviations: (N, K) float, of normal validation data, finite.
+            deviations: (N, K) float, of normal data, finite.
             lengths: Steps of each series laid end to end; None = one series.
 
         Raises:
             ValueError: If there are none, or some are not finite.
         """
         if not len(deviations) or not torch.isfinite(deviations).all():
-            raise ConfigError("the scorer needs finite deviations of normal validation data")
+            raise ConfigError("the scorer needs finite deviations of normal data")
         self.signed.fill_(bool((deviations < 0).any()))
         fitted: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for view in self._views(deviations):

@@ -40,3 +40,17 @@ def test_an_excursion_is_an_error_in_full_and_is_not_read(detector: type[MaskedA
 def test_error_says_what_is_possible(detector: type[MaskedAutoencoder]) -> None:
     with pytest.raises(ValueError, match=r"input_limit=-1\.0 is not above 0, or null"):
         detector(window=40, n_channels=3, input_limit=-1.0)
+
+
+def test_released_behaviour_reads_inputs_without_a_limit() -> None:
+    x = torch.randn(2, 40, 3)
+    x[0, 20, 1] = 50.0
+
+    def deviations(limit: float | None, *, released: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = PatchAD(window=40, n_channels=3, input_limit=limit, released_behaviour=released).eval()
+        with torch.inference_mode():
+            return model.deviations(x)
+
+    assert torch.equal(deviations(1.0, released=True), deviations(None, released=True))
+    assert not torch.allclose(deviations(1.0, released=False), deviations(None, released=False))

@@ -125,8 +125,8 @@ class PatchAD(SeriesDetector):
         beta: Part of the contrast in the score, in [0, 1]; 0 scores the reconstruction alone.
         instance_norm: Standardise each window by itself. It erases shifts of level.
         input_limit: Largest size of a value that the network reads; None: as it is. Errors count in full.
-        released_behaviour: What the released code does, faults included: the reconstruction is not trained,
-            encodings pile up over the patch sizes, instances are normalised but reconstructions not put back on
+        released_behaviour: What the released code does, faults included: inputs have no limit, the
+            reconstruction is not trained, encodings pile up over the patch sizes, instances are normalised but reconstructions not put back on
             scale, layers count alike, and the score's contrast is laid out at the wrong steps.
 
     Raises:
@@ -176,7 +176,7 @@ class PatchAD(SeriesDetector):
         self.projection_share = projection_share
         self.beta = beta
         self.instance_norm = instance_norm or released_behaviour
-        self.input_limit = input_limit
+        self.input_limit = None if released_behaviour else input_limit
         self.released_behaviour = released_behaviour
         sizes = MixerSizes(window, n_channels, d_model, n_layers, bottleneck, dropout, activation)
         self.scales = nn.ModuleList(

@@ -167,9 +167,8 @@ class PatchTrad(SeriesDetector):
             (B, C, N, P) float32, on the scale of x.
         """
         instance = standardise_instances(x) if self.instance_norm else None
-        patches = self.to_patches(
-            limited(x if instance is None else instance.x, self.input_limit)
-        )  # (B, C, N, P)
+        seen = limited(x if instance is None else instance.x, self.input_limit)
+        patches = self.to_patches(seen)  # (B, C, N, P)
         tokens = self.encoder(patches.flatten(0, 1))  # (B * C, N, D)
         tokens = tokens.reshape(*patches.shape[:3], -1)  # (B, C, N, D)
         made: Tensor = self.heads(tokens).float()
