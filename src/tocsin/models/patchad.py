@@ -125,9 +125,9 @@ class PatchAD(SeriesDetector):
         beta: Part of the contrast in the score, in [0, 1]; 0 scores the reconstruction alone.
         instance_norm: Standardise each window by itself. It erases shifts of level.
         input_limit: Largest size of a value that the network reads; None: as it is. Errors count in full.
-        released_behaviour: What the released code does, faults included: inputs have no limit, the
-            reconstruction is not trained, encodings pile up over the patch sizes, instances are normalised but reconstructions not put back on
-            scale, layers count alike, and the score's contrast is laid out at the wrong steps.
+        released_behaviour: What the released code does, faults included: inputs have no limit, the reconstruction
+            is not trained, encodings pile up over the patch sizes, instances are normalised but reconstructions not
+            put back on scale, layers count alike, and the score's contrast is laid out at the wrong steps.
 
     Raises:
         ValueError: If a value is outside its range or unknown.
