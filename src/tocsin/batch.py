@@ -18,3 +18,18 @@ class SeriesBatch(NamedTuple):
     x: Tensor
     start: Tensor
     labels: Tensor | None = None
+
+
+class ImageBatch(NamedTuple):
+    """Images of one size.
+
+    Attributes:
+        image: (B, 3, H, W) float32; integer files in [0, 1], float files as stored. A single channel is repeated.
+        position: (B,) int64, place of each image in its split. Draws that must be the same in each epoch, as for a
+            synthetic validation set, are seeded with it.
+        label: (B,) bool, true = anomalous; None where the split has no labels.
+    """
+
+    image: Tensor
+    position: Tensor
+    label: Tensor | None = None

@@ -2,7 +2,7 @@
 
 A detector is a plain `nn.Module` with explicit keyword arguments. It knows how to compute a loss and
 an anomaly score; it knows nothing of Lightning, optimizers, thresholds or files. Arguments that only
-the data can tell (`window`, `n_channels`) are filled in by the pipeline, by name.
+the data can tell (`window`, `n_channels`; `height`, `width`) are filled in by the pipeline, by name.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-
-from tocsin.batch import SeriesBatch
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,15 @@ class Detector(nn.Module):
         """Do what a stage needs once, before its first step (mining, copying a teacher).
 
         What it makes must be in parameters or buffers: a resumed run does not begin its stage again.
+        """
+
+    def finalize(self, val_batches: Iterable[Any]) -> None:
+        """Fit what needs the trained weights (a fusion of scores), before thresholds are sought.
+
+        What it makes must be in parameters or buffers, so that it is in the checkpoint.
+
+        Args:
+            val_batches: Normal validation data.
         """
 
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
@@ -126,14 +133,44 @@ class Reconstructs(Protocol):
         """Reconstruct (B, T, C) windows."""
 
 
-class FitOnceDetector(SeriesDetector):
-    """A detector without gradient steps: it collects during one epoch, then finishes.
+class ImageScores(NamedTuple):
+    """Scores of a batch of images, higher = more anomalous.
 
-    `loss` is still a real number on validation data (the mean score), so that the same table, early
-    stopping and checkpointing serve it.
+    Attributes:
+        map: (B, H, W) float32, one score per pixel.
+        image: (B,) float32, one score per image.
     """
 
-    def collect(self, batch: SeriesBatch) -> None:
+    map: Tensor
+    image: Tensor
+
+
+class ImageDetector(Detector):
+    """Base of the detectors for images. A subclass implements `loss` and `score`.
+
+    It normalises its input itself, so that an exported model takes the pixels of a file. Where the constructor
+    names them, `height` and `width` are filled in from the data.
+    """
+
+    kind = "image"
+
+    def score(self, images: Tensor) -> ImageScores:
+        """Anomaly scores of images, the map at their resolution.
+
+        Args:
+            images: (B, 3, H, W) float32, in [0, 1] unless their files were floats.
+        """
+        raise NotImplementedError
+
+
+class FitOnceDetector(Detector):
+    """A detector without gradient steps: it collects during one epoch, then finishes.
+
+    A mix-in beside `SeriesDetector` or `ImageDetector`. `loss` is still a real number on validation data (the mean
+    score), so that the same table, early stopping and checkpointing serve it.
+    """
+
+    def collect(self, batch: Any) -> None:
         """Keep what `finish` needs of a training batch."""
         raise NotImplementedError
 

@@ -23,7 +23,7 @@ _LEVELS = 512  # quantiles of the validation scores that are kept
 _TAIL = 0.02  # share of the validation scores whose excess tells how the tail goes on
 
 
-class Ensemble(FitOnceDetector):
+class Ensemble(FitOnceDetector, SeriesDetector):
     """Deviations of all members, one block of columns each.
 
     Args:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from tocsin.batch import SeriesBatch
-from tocsin.models.base import FitOnceDetector
+from tocsin.models.base import FitOnceDetector, SeriesDetector
 
 
-class WindowBaseline(FitOnceDetector):
+class WindowBaseline(FitOnceDetector, SeriesDetector):
     """Cuts the windows of a batch into shorter ones, which the method sees as vectors.
 
     Args:
