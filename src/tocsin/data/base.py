@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import lightning.pytorch as L
 import numpy as np
 from torch.utils.data import DataLoader, DistributedSampler
 
 from tocsin.batch import SeriesBatch
 from tocsin.data.cleaning import Scaler, ScalerMethod, fill_missing
+from tocsin.data.module import DataModule
 from tocsin.data.series_data import SeriesData
 from tocsin.data.splits import Splits, spread_parts
 from tocsin.data.windows import WindowDataset, window_starts
@@ -25,7 +25,7 @@ CHUNK = 1 << 18  # steps at a time where a whole series is walked over
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class SeriesDataModule(L.LightningDataModule):
+class SeriesDataModule(DataModule):
     """Base of the datamodules for time series: a dataclass, so that subclasses inherit the options.
 
     Training draws shuffled windows without labelled anomalies; the validation loss is computed on windows of
@@ -70,12 +70,6 @@ class SeriesDataModule(L.LightningDataModule):
                 f"steps would get no score; set it to {self.window} or less"
             )
 
-    def check_positive(self, *options: str) -> None:
-        """Raise DataError, naming it, if one of these options is not positive."""
-        for name in options:
-            if getattr(self, name) < 1:
-                raise DataError(f"data.{name}={getattr(self, name)} is not a positive number")
-
     @abstractmethod
     def load(self) -> Splits:
         """Read or draw the data, cut into splits."""
@@ -108,7 +102,6 @@ class SeriesDataModule(L.LightningDataModule):
     # --- what the pipeline asks -----------------------------------------------------------------------
 
     def dims(self) -> dict[str, int]:
-        """Arguments of a detector that only the data can tell."""
         return {"window": self.window, "n_channels": self.ready.train.values.shape[1]}
 
     @property
@@ -138,7 +131,6 @@ class SeriesDataModule(L.LightningDataModule):
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """The `data` section of metrics.json."""
         splits = self.ready
         labels = splits.test.labels
         return {
@@ -152,11 +144,9 @@ class SeriesDataModule(L.LightningDataModule):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Scale as the data of a trained run were scaled; call before `setup`."""
         self.scaler = Scaler.from_state(dict(state["scaler"]))
 
     def scoring_state(self) -> dict[str, Any]:
-        """What new data need to be treated like the training data: plain lists and numbers."""
         assert self.scaler is not None
         return {
             "scaler": self.scaler.state(),
@@ -166,6 +156,9 @@ class SeriesDataModule(L.LightningDataModule):
             "score_batch_size": self.score_batch_size,
             "fill_limit": self.fill_limit,
         }
+
+    def single_pass(self) -> None:
+        self.passes = 1
 
     # --- loaders --------------------------------------------------------------------------------------
 

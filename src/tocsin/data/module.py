@@ -1,0 +1,49 @@
+"""What the pipeline asks of the datamodule of any kind of data."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as L
+
+from tocsin.errors import DataError
+
+
+class DataModule(L.LightningDataModule):
+    """Base of all datamodules.
+
+    Subclasses are dataclasses of their options, so that those further down inherit them.
+
+    Attributes:
+        kind: The kind of data: `series`, `image`, `classification` or `detection`.
+        batch_size: Items in a training batch.
+    """
+
+    kind: ClassVar[str]
+    batch_size: int
+
+    @abstractmethod
+    def dims(self) -> dict[str, int]:
+        """Arguments of a detector that only the data can tell, once set up."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, Any]:
+        """The `data` section of metrics.json."""
+
+    @abstractmethod
+    def scoring_state(self) -> dict[str, Any]:
+        """What new data need to be treated like the training data: plain lists and numbers."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Treat the data as those of a trained run were treated; call before `setup`."""
+
+    @abstractmethod
+    def single_pass(self) -> None:
+        """Let an epoch show each training item once, for a detector that learns nothing by repetition."""
+
+    def check_positive(self, *options: str) -> None:
+        """Raise DataError, naming it, if one of these options is not positive."""
+        for name in options:
+            if getattr(self, name) < 1:
+                raise DataError(f"data.{name}={getattr(self, name)} is not a positive number")

@@ -1,0 +1,95 @@
+"""Networks of timm with weights from the hub, from a file, or random ones.
+
+No weights come with the package. Random ones are for tests and for machines without a network: detectors that
+rely on pretrained features find nothing with them, so that they are warned about and marked in the results.
+"""
+
+import difflib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tocsin.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+HUB, RANDOM = "hub", "random"
+
+
+def timm_network(name: str, *, weights: str | None, options: Mapping[str, Any]) -> nn.Module:
+    """A network of timm by name.
+
+    Args:
+        name: As timm knows it, such as `wide_resnet50_2`.
+        weights: `hub`; a file (.pth or .safetensors, keys as timm's or as the authors' where timm converts them);
+            `random`; or None where a checkpoint will be loaded into it.
+        options: Further arguments of `timm.create_model`, such as `features_only`.
+
+    Raises:
+        ConfigError: The name is unknown, there is no such file, it holds other weights, or the hub cannot be reached.
+    """
+    import timm  # takes seconds, and only detectors with a pretrained network need it
+
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=4))
+        raise ConfigError(f"timm has no model {name!r}; similar: {near or 'none'}")
+    if weights == RANDOM:
+        log.warning(
+            "%s has random weights: scores mean nothing, and the run is marked pretrained: false", name
+        )
+    if weights in (RANDOM, None):
+        made: nn.Module = timm.create_model(name, pretrained=False, **options)
+        return made
+    if weights != HUB and not Path(str(weights)).expanduser().is_file():
+        raise ConfigError(f"weights={weights} is neither hub, random nor a file; {_advice(name)}")
+    overlay = None if weights == HUB else {"file": str(Path(str(weights)).expanduser())}
+    logging.getLogger("timm.models._builder").setLevel(
+        logging.ERROR
+    )  # it warns of the head that features leave out
+    try:
+        made = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except (OSError, RuntimeError) as error:  # of the hub; of weights that do not fit
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"weights={weights} of {name} cannot be loaded: {reason}; {_advice(name)}"
+        ) from error
+    return made
+
+
+def _advice(name: str) -> str:
+    return (
+        f"with a network, weights=hub gets them; without, download {name} of timm elsewhere and give the file "
+        "(model.weights=weights.safetensors), or try the code with model.weights=random"
+    )
+
+
+class Normalise(nn.Module):
+    """Subtracts the mean and divides by the standard deviation that a network was trained with.
+
+    Args:
+        mean: Of each channel, in [0, 1].
+        std: Of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def of(cls, network: nn.Module) -> "Normalise":
+        """The one that a network of timm asks for."""
+        config: Mapping[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        return cls(mean=tuple(config["mean"]), std=tuple(config["std"]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) images in [0, 1]."""
+        normal: Tensor = (images - self.mean) / self.std
+        return normal
