@@ -37,7 +37,7 @@ ALLOWED_TARGETS = (
 
 # Arguments that the pipeline fills in, by the name of the configuration node.
 FILLED_IN = {
-    "model": {"window", "n_channels"},
+    "model": {"window", "n_channels", "height", "width"},
     "task": {"detector", "optimizer", "scheduler", "threshold", "monitor", "seed"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "epochs"},

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Results(ABC):
     oracle: Mapping[str, float] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     items_per_s: float = 0.0
+    headline: ClassVar[tuple[str, ...]]  # the test metrics that are shown at the end of a run
 
     @abstractmethod
     def sections(self) -> dict[str, Any]:
@@ -41,6 +42,10 @@ class Results(ABC):
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of scores.npz, in the original order of the test split."""
+
+    @abstractmethod
+    def ranking(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """(N,) scores of the test split and (N,) bool labels, where it has some: what curves are drawn of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,7 @@ class SeriesResults(Results):
     calibration: Calibration
     event_recall: Mapping[str, float] = field(default_factory=dict)
     example: SeriesBatch | None = None
+    headline = ("vus_pr", "auc_pr", "point_f1", "series_f1")
 
     @property
     def predicted(self) -> np.ndarray:
@@ -94,6 +100,9 @@ class SeriesResults(Results):
         if self.series.labels is not None:
             arrays["labels"] = self.series.labels
         return arrays
+
+    def ranking(self) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.scores, self.series.labels
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning.pytorch as L
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tocsin.data.module import DataModule
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.base import Detector, FitOnceDetector
 from tocsin.results import Results
@@ -124,8 +126,20 @@ class Task(L.LightningModule):
         return run_dir / "checkpoints" / f"{name}.ckpt"
 
     @abstractmethod
-    def assess(self, trainer: L.Trainer, datamodule: Any) -> Results:
+    def assess(self, trainer: L.Trainer, datamodule: DataModule) -> Results:
         """Calibrate on the validation split and measure the test split."""
+
+    @abstractmethod
+    def figures(self, results: Any) -> Iterable[tuple[str, Figure]]:
+        """Pictures of results, by name."""
+
+    def finalize(self, datamodule: DataModule) -> None:
+        """Let the trained detector fit what it needs before its scores are used, on the device it was trained on."""
+        self.eval()
+        strategy = self.trainer.strategy
+        self.to(strategy.root_device)
+        self.detector.finalize(strategy.batch_to_device(batch) for batch in datamodule.val_dataloader())
+        self.cpu()
 
     # --- training -----------------------------------------------------------------------------------
 
