@@ -18,7 +18,7 @@ LAYERS = [
     ["data"],
     ["plots", "scoring"],
     ["models"],
-    ["config", "checkpoints", "schedulers", "results", "tasks"],
+    ["config", "checkpoints", "optimizers", "schedulers", "results", "tasks"],
     ["results_table", "callbacks"],
     ["devices", "members", "pipeline", "streaming", "prediction"],
     ["help", "cli"],

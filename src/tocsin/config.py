@@ -26,6 +26,7 @@ ALLOWED_TARGETS = (
     "tocsin.data.",
     "tocsin.metrics.thresholds.",
     "tocsin.models.",
+    "tocsin.optimizers.",
     "tocsin.schedulers.",
     "tocsin.scoring.",
     "tocsin.tasks.",
@@ -40,7 +41,7 @@ FILLED_IN = {
     "model": {"window", "n_channels", "height", "width"},
     "task": {"detector", "optimizer", "scheduler", "threshold", "monitor", "seed"},
     "optimizer": {"params"},
-    "scheduler": {"optimizer", "epochs"},
+    "scheduler": {"optimizer", "epochs", "steps"},
 }
 
 
