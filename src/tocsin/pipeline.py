@@ -268,6 +268,7 @@ def run_section(
             "torch": torch.__version__,
             "lightning": lightning.__version__,
         },
+        "pretrained": cfg.model.get("weights") != "random",
         "device": _device_name(trainer),
         "precision": str(trainer.precision),
         "started": started.isoformat(timespec="seconds"),
