@@ -1,7 +1,7 @@
 """Optimizers that torch does not have.
 
 StableAdamW: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", NeurIPS
-2023, arXiv 2304.13013, algorithm 2 (AdamW with the update clipping of AdaFactor), with the options that Dinomaly adds.
+2023, arXiv 2304.13013, algorithm 2 (AdamW with the update clipping of AdaFactor), and the options that Dinomaly adds.
 """
 
 import math

@@ -146,6 +146,10 @@ class OnePart(TwoParts):
     def __init__(self) -> None:
         super().__init__()
         self.stages = (Stage("first"),)
+        self.followed: list[float] = []
+
+    def after_step(self) -> None:
+        self.followed.append(float(self.a.detach()))
 
     def loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
         return {"loss": (self.a - 1e3).square().sum() * 1e-3}
@@ -194,6 +198,17 @@ def test_schedule_in_steps_ends_with_the_last_optimizer_step(
     rates = Rates()
     run(OnePart(), tmp_path, 5, rates, scheduler=by_step, accumulate=accumulate)
     assert rates.seen == steps_from(0.1, 5 * steps_per_epoch)
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, 6), (2, 4), (3, 2)])
+def test_detector_is_told_of_optimizer_steps_and_not_of_batches(
+    tmp_path: Path, accumulate: int, steps: int
+) -> None:
+    detector = OnePart()
+    run(detector, tmp_path, 2, accumulate=accumulate)
+    assert len(detector.followed) == steps
+    assert len(set(detector.followed)) == steps  # after the step, which moves the parameter
+    assert detector.followed[-1] == float(detector.a.detach())
 
 
 def test_each_stage_has_its_own_schedule_in_steps(tmp_path: Path) -> None:

@@ -209,6 +209,7 @@ class Task(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        self.detector.after_step()
         if self._scheduler is not None and self._scheduler_counts_steps:
             self._scheduler.step()
 
