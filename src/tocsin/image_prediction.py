@@ -21,7 +21,7 @@ from tocsin.data.image_reader import ImageReader
 from tocsin.errors import ConfigError, DataError, TocsinError
 from tocsin.models.base import ImageScores
 from tocsin.pipeline import build_task
-from tocsin.plots.images import image_overlay
+from tocsin.plots.heat import image_overlay
 from tocsin.tasks.image_anomaly import ImageAnomaly
 
 log = logging.getLogger(__name__)
@@ -117,9 +117,9 @@ def _score_batch(
         maps, image_scores = trained.score(stacked)
         scores = image_scores.numpy()
         if overlays is not None:
-            pixel = float(trained.task.pixel_threshold)
+            limits = trained.task.heat_limits
             for path, image, one in zip(readable, stacked, maps.numpy(), strict=True):
-                picture = image_overlay(image.permute(1, 2, 0).numpy(), one, threshold=pixel)
+                picture = image_overlay(image.permute(1, 2, 0).numpy(), one, limits)
                 _write_picture(overlays / _relative(path, root).with_suffix(".png"), picture)
     of_path = dict(zip(readable, scores, strict=True))
     threshold = float(trained.task.image_threshold)

@@ -127,7 +127,7 @@ class ImageResults(Results):
 
     Attributes:
         images: The test images.
-        read: Gives (n, H, W, 3) float32 pictures in [0, 1] of some images of a set, for drawing.
+        read: Gives (n, H, W, 3) float32 images at some positions of a set, for drawing.
         scores: (N,) float32, higher = more anomalous.
         maps: (N, H, W) float32.
         masks: (N, H, W) bool, true = anomalous pixel.

@@ -20,7 +20,15 @@ from omegaconf import OmegaConf
 
 from tocsin.errors import TocsinError
 
-BASELINES = ("random", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian")  # first in every table, in this order
+BASELINES = (
+    "random",
+    "abs_z",
+    "brightness",
+    "pca",
+    "kmeans",
+    "iforest",
+    "pixel_gaussian",
+)  # first in every table, in this order
 NAMES = {"abs_z": "largest deviation"}
 NONE = "\N{EN DASH}"
 
@@ -97,7 +105,9 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
         for row in (own, *free):
             rows.setdefault((row.model, row.dataset, row.entity, row.seed), row)
     if not rows:
-        raise TocsinError("all these runs have random weights where pretrained ones belong: they are no results")
+        raise TocsinError(
+            "all these runs have random weights where pretrained ones belong: they are no results"
+        )
     return list(rows.values())
 
 

@@ -5,7 +5,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -234,6 +234,10 @@ class ImageDataModule(DataModule):
                 masks[index] = self.reader.mask(path, (height, width))
                 known[index] = True
         return masks, known
+
+    def pictures(self, images: ImageSet, positions: Sequence[int]) -> np.ndarray:
+        """(n, H, W, 3) float32 images at some positions of a set, as a detector sees them."""
+        return np.stack([self.reader(images.paths[index]).permute(1, 2, 0).numpy() for index in positions])
 
     def _dataset(self, images: ImageSet, positions: np.ndarray | None = None) -> ImageDataset:
         return ImageDataset(

@@ -67,6 +67,7 @@ class ImageAnomaly(Task):
     accepts = "image"
     pixel_threshold: Tensor
     image_threshold: Tensor
+    usual_pixel: Tensor
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class ImageAnomaly(Task):
         # Part of the state, so that a checkpoint is enough to raise alarms on new images.
         self.register_buffer("pixel_threshold", torch.tensor(torch.nan, dtype=torch.float64))
         self.register_buffer("image_threshold", torch.tensor(torch.nan, dtype=torch.float64))
+        self.register_buffer("usual_pixel", torch.tensor(torch.nan, dtype=torch.float64))
 
     # --- scores ---------------------------------------------------------------------------------------
 
@@ -122,6 +124,12 @@ class ImageAnomaly(Task):
             image=float(self.image_threshold),
         )
 
+    @property
+    def heat_limits(self) -> tuple[float, float]:
+        """Scores of the first and the last colour of a heat map: half-way lies the threshold of pixels."""
+        low = float(self.usual_pixel)
+        return low, max(low, 2 * float(self.pixel_threshold) - low)
+
     def calibrate(self, val: Scored) -> ImageCalibration:
         """Thresholds for pixels and images from the validation images.
 
@@ -131,6 +139,7 @@ class ImageAnomaly(Task):
         pixels = val.maps[normal].ravel()
         step = max(1, len(pixels) // MAX_PIXELS)
         self.pixel_threshold.fill_(self.threshold.fit(pixels[::step]))
+        self.usual_pixel.fill_(float(np.median(pixels[::step])))
         self.image_threshold.fill_(self.threshold.fit_samples(val.scores, val.labels))
         return self.calibration
 
