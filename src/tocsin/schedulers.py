@@ -5,9 +5,10 @@ with exactly the learning rate an uninterrupted one would have had.
 """
 
 import math
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, ReduceLROnPlateau
 
 
 class WarmupPlateau(ReduceLROnPlateau):
@@ -120,3 +121,24 @@ class WarmupCosineSteps(LambdaLR):
             return min_fraction + (1 - min_fraction) * 0.5 * (1 + math.cos(math.pi * done))
 
         super().__init__(optimizer, scale)
+
+
+class MultiStep(MultiStepLR):
+    """A constant rate that falls at some points of the training.
+
+    Args:
+        optimizer: Its learning rates are those of the start.
+        epochs: Epochs of the whole schedule; the task fills in those of the current stage.
+        milestones: Where the rate falls, as shares of the epochs.
+        gamma: What the rate is multiplied by there.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        epochs: int,
+        milestones: Sequence[float] = (0.8, 0.9),
+        gamma: float = 0.2,
+    ) -> None:
+        super().__init__(optimizer, [round(share * epochs) for share in milestones], gamma)
