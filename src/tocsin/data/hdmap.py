@@ -1,8 +1,8 @@
 """The Health Data Map (HDMAP): tooth-by-tooth vibration maps of a planetary gearbox in four domains.
 
 Source: image specification, section 5.1. The layout is `<root>/<domain>/{train/good, test/good, test/fault}` with
-32-bit float TIFFs of 31 x 95 pixels that may exceed 1. The real maps are not public: without `root`, a seeded stand-in
-is drawn.
+32-bit float TIFFs of 31 x 95 pixels that may exceed 1. The real maps are not public: without `root`, a seeded
+stand-in is drawn.
 """
 
 import logging
