@@ -185,7 +185,7 @@ class Dinomaly(ImageDetector):
         found = self.features(batch.image)
         terms = []
         for target, made in zip(found.target, found.made, strict=True):
-            if self.training and made.requires_grad:
+            if made.requires_grad:
                 factors = easy_gradients(target, made.detach(), self._share(), self.easy_factor)
                 made.register_hook(factors.mul)  # type: ignore[no-untyped-call]
             terms.append((1 - F.cosine_similarity(target.flatten(1), made.flatten(1), dim=1)).mean())

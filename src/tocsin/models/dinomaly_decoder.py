@@ -5,7 +5,6 @@ Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised A
 2020.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,8 +55,8 @@ class LinearAttention(nn.Module):
         B, N, D = tokens.shape
         qkv = self.qkv(tokens).reshape(B, N, 3, self.n_heads, D // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D / heads) each
-        q, k = F.elu(q) + 1, F.elu(k) + 1
-        weights = (q * k.sum(dim=-2, keepdim=True, dtype=torch.float32)).sum(dim=-1, keepdim=True)
+        q, k = F.elu(q) + 1, (F.elu(k) + 1) / N  # means over the keys: their sums are beyond float16
+        weights = (q * k.sum(dim=-2, keepdim=True)).sum(dim=-1, keepdim=True)  # (B, heads, N, 1)
         attended = (q @ (k.transpose(-2, -1) @ v)) / (weights + EPS)  # (B, heads, N, D / heads)
         made: Tensor = self.proj(attended.transpose(1, 2).reshape(B, N, D))
         return made
