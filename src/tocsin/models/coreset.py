@@ -10,7 +10,6 @@ is that of one pick at a time, up to rounding.
 """
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -67,10 +66,13 @@ def covering_radius(points: Tensor, bank: Tensor) -> Tensor:
     return nearest(points, bank).distances.amax()
 
 
-def projection(n_features: int, dim: int, *, seed: int) -> Tensor:
-    """Random (D, dim) float32 matrix that keeps distances, by the lemma of Johnson and Lindenstrauss."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n_features, dim, generator=generator) / math.sqrt(dim)
+@torch.no_grad()
+def principal_axes(rows: Tensor, dim: int) -> Tensor:
+    """The leading principal axes (D, dim) float32 of rows (N, D): rows @ axes keeps their distances best."""
+    with torch.autocast(rows.device.type, enabled=False):
+        centred = rows.float() - rows.float().mean(dim=0)
+        axes: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors  # (D, D), the leading one last
+    return axes[:, -dim:].flip(1)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Exact nearest neighbours without a matrix of all distances.
 
 Queries and bank are moved so that the bank's mean is the origin, and cut into tiles. A matrix product ranks the
-entries of a tile by |y|^2 - 2 x y, which loses digits to cancellation; the winners of all tiles get their distance from
+entries of a tile by |y|^2 - 2 x y, which loses digits to cancellation; those that win get their distance from
 the difference itself, in float32.
 """
 

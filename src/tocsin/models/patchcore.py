@@ -3,10 +3,11 @@
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022. Features of patches are in
 `patch_features.py`, the coreset that is remembered in `coreset.py`, the search in `nearest_neighbours.py`.
 
-What differs from the paper's code: the coreset is the greedy one itself instead of its approximation, still in a
-random projection to 128 numbers (of normal draws); its size has a limit, so that memory and search do not grow with
-the data; the image score has the paper's re-weighting, which the code leaves out (`reweight_neighbours=1`). Until the
-coreset is chosen, features wait on the host as float16, as differences from a mean in units of their spread.
+What differs from the paper's code: the coreset is the greedy one itself instead of its approximation, and the
+128 numbers by which it is chosen are leading principal components instead of random projections, which cover worse;
+its size has a limit, so that memory and search do not grow with the data; the image score has the re-weighting of the
+paper, which the code leaves out (`reweight_neighbours=1`). Until the coreset is chosen, features wait on the host as
+float16, as differences from a mean in units of their spread.
 """
 
 import logging
@@ -22,13 +23,14 @@ from tocsin.batch import ImageBatch
 from tocsin.errors import TocsinError
 from tocsin.models.base import FitOnceDetector, ImageDetector, ImageScores
 from tocsin.models.checks import check_choice, check_range
-from tocsin.models.coreset import METHODS, coreset_of, farthest_points, projection, rows_of
+from tocsin.models.coreset import METHODS, coreset_of, farthest_points, principal_axes, rows_of
 from tocsin.models.nearest_neighbours import nearest
 from tocsin.models.patch_features import PatchFeatures
 
 log = logging.getLogger(__name__)
 
 _TINY = 1e-12
+_SAMPLE = 20_000  # patches, evenly over the training images, that the axes are fitted on
 _TRUNCATE = 4.0  # standard deviations at which a Gaussian is cut off
 
 
@@ -45,11 +47,11 @@ class PatchCore(FitOnceDetector, ImageDetector):
         coreset: `greedy`, or `random` for a worse memory at once.
         coreset_ratio: Share of the training patches that is remembered, in (0, 1].
         coreset_size: Most patches that are remembered.
-        coreset_dim: Width of the random projection in which the coreset is chosen; None: all features.
+        coreset_dim: Principal components by which the coreset is chosen; None: all features.
         n_neighbours: Neighbours whose mean distance is the score of a patch.
         reweight_neighbours: Neighbours b of the paper's re-weighting of the image score; 1 leaves it out.
         smoothing: Standard deviation of the Gaussian that smooths the map, in pixels; 0 leaves it out.
-        seed: Seed of the projection and of a random coreset.
+        seed: Seed of a random coreset.
 
     Raises:
         ValueError: An option is outside its range, or a layer unknown.
@@ -57,6 +59,7 @@ class PatchCore(FitOnceDetector, ImageDetector):
 
     origin: Tensor
     spread: Tensor
+    axes: Tensor
     radius: Tensor
     bank: Tensor
 
@@ -91,7 +94,6 @@ class PatchCore(FitOnceDetector, ImageDetector):
         self.coreset = coreset
         self.coreset_ratio = coreset_ratio
         self.coreset_size = coreset_size
-        self.coreset_dim = coreset_dim
         self.n_neighbours = n_neighbours
         self.reweight_neighbours = reweight_neighbours
         self.smoothing = smoothing
@@ -108,7 +110,8 @@ class PatchCore(FitOnceDetector, ImageDetector):
         self._collected: list[Tensor] = []  # never joined: that would need all of it twice
         self.register_buffer("origin", torch.zeros(width))
         self.register_buffer("spread", torch.ones(()))
-        self.register_buffer("radius", torch.zeros(()))  # of the coreset, in its projection
+        self.register_buffer("axes", torch.eye(width, min(coreset_dim or width, width)))
+        self.register_buffer("radius", torch.zeros(()))  # of the coreset, along the axes
         self.register_buffer("bank", torch.empty(0, width, dtype=torch.float16))
 
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
@@ -139,8 +142,8 @@ class PatchCore(FitOnceDetector, ImageDetector):
             raise TocsinError("patchcore saw no training images: give it normal ones to remember")
         size = min(math.ceil(self.coreset_ratio * n_rows), self.coreset_size)
         log.info("choosing %d of %d patches (%s coreset)", size, n_rows, self.coreset)
-        width = self._collected[0].shape[1]
-        points = self.bank.new_empty(n_rows, min(self.coreset_dim or width, width))
+        self._choose_axes(n_rows)
+        points = self.bank.new_empty(n_rows, self.axes.shape[1])
         for part, rows in zip(
             torch.split(points, [*map(len, self._collected)]), self._collected, strict=True
         ):
@@ -179,14 +182,20 @@ class PatchCore(FitOnceDetector, ImageDetector):
         """Rows (R, D) in units of the spread around the origin: float16 keeps their digits, whatever their scale."""
         return (rows - self.origin) / self.spread
 
+    def _choose_axes(self, n_rows: int) -> None:
+        width, dim = self.axes.shape
+        if dim < width:
+            sample = torch.arange(0, n_rows, math.ceil(n_rows / _SAMPLE))
+            self.axes.copy_(principal_axes(rows_of(self._collected, sample).to(self.axes.device), dim))
+
     def _projected(self, rows: Tensor) -> Tensor:
         """What a coreset is chosen by: rows (R, D) as (R, d) float16 on the device of the model."""
-        rows = rows.to(self.origin.device)
-        if self.coreset_dim is None or self.coreset_dim >= rows.shape[1]:
+        rows = rows.to(self.axes.device)
+        width, dim = self.axes.shape
+        if dim == width:
             return rows
-        matrix = projection(rows.shape[1], self.coreset_dim, seed=self.seed).to(rows.device)
         with torch.autocast(rows.device.type, enabled=False):
-            return (rows.float() @ matrix).half()
+            return (rows.float() @ self.axes).half()
 
     def _check_fitted(self) -> None:
         if len(self.bank) == 0:
