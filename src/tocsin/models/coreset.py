@@ -70,7 +70,8 @@ def covering_radius(points: Tensor, bank: Tensor) -> Tensor:
 def principal_axes(rows: Tensor, dim: int) -> Tensor:
     """The leading principal axes (D, dim) float32 of rows (N, D): rows @ axes keeps their distances best."""
     with torch.autocast(rows.device.type, enabled=False):
-        centred = rows.float() - rows.float().mean(dim=0)
+        centred = rows.float()
+        centred = centred - centred.mean(dim=0)
         axes: Tensor = torch.linalg.eigh(centred.T @ centred).eigenvectors  # (D, D), the leading one last
     return axes[:, -dim:].flip(1)
 

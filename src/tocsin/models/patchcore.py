@@ -30,7 +30,7 @@ from tocsin.models.patch_features import PatchFeatures
 log = logging.getLogger(__name__)
 
 _TINY = 1e-12
-_SAMPLE = 20_000  # patches, evenly over the training images, that the axes are fitted on
+_SAMPLE = 10_000  # patches, evenly over the training images, that the axes are fitted on
 _TRUNCATE = 4.0  # standard deviations at which a Gaussian is cut off
 
 
