@@ -1,4 +1,4 @@
-"""Generated series on disk, found again by a hash of the generator's arguments and source code."""
+"""Generated series and folders on disk, found again by a hash of the generator's arguments and source code."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -42,6 +43,37 @@ def cached_series(
     series = make()
     _write(path, series)
     return series
+
+
+def cached_folder(
+    write: Callable[[Path], None], *, name: str, arguments: Arguments, cache_dir: str | Path
+) -> Path:
+    """Find a generated folder in the cache, or make and keep it.
+
+    Args:
+        write: Fills an empty folder.
+        name: As in `cached_series`.
+        arguments: All that the content depends on.
+        cache_dir: Folder of the cache.
+
+    Returns:
+        The folder. It is complete: it gets its name only when all of it is written.
+    """
+    path = Path(cache_dir).expanduser() / f"{name.rsplit('.', 1)[-1]}-{_key(name, arguments)}"
+    if path.is_dir():
+        log.info("found %s in the cache: %s", name.rsplit(".", 1)[-1], path)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent) as temporary:
+        content = Path(temporary) / "content"
+        content.mkdir()
+        write(content)
+        try:
+            content.rename(path)
+        except OSError:  # another process was faster
+            if not path.is_dir():
+                raise
+    return path
 
 
 def _key(name: str, arguments: Arguments) -> str:

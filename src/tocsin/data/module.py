@@ -23,6 +23,10 @@ class DataModule(L.LightningDataModule):
     batch_size: int
 
     @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Read or draw the data and cut them into splits; a second call does nothing."""
+
+    @abstractmethod
     def dims(self) -> dict[str, int]:
         """Arguments of a detector that only the data can tell, once set up."""
 
