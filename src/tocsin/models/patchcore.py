@@ -66,9 +66,9 @@ class PatchCore(FitOnceDetector, ImageDetector):
     def __init__(
         self,
         *,
-        backbone: str = "wide_resnet50_2",
-        layers: Sequence[str] = ("layer2", "layer3"),
-        weights: str | None = "hub",
+        backbone: str,
+        layers: Sequence[str],
+        weights: str | None,
         aggregation: str = "pooled",
         patch_size: int = 3,
         embedding_dim: int = 1024,
