@@ -18,9 +18,9 @@ LAYERS = [
     ["data"],
     ["plots", "scoring"],
     ["models"],
-    ["config", "checkpoints", "schedulers", "results", "tasks"],
+    ["config", "checkpoints", "optimizers", "schedulers", "results", "tasks"],
     ["results_table", "callbacks"],
-    ["devices", "members", "pipeline", "streaming", "prediction"],
+    ["devices", "members", "pipeline", "streaming", "series_prediction", "image_prediction", "prediction"],
     ["help", "cli"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

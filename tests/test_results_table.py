@@ -87,3 +87,40 @@ def test_a_block_without_an_end_is_left_alone(sweep: Path, tmp_path: Path) -> No
     with pytest.raises(TocsinError, match="has no line '<!-- end bench -->'"):
         update_page(page, "bench", [sweep])
     assert page.read_text() == text
+
+
+def write_image_run(folder: Path, model: str, domain: str, auroc: float, pretrained: bool) -> None:
+    run = {"model": model, "data": "hdmap", "seed": 1, "git": "abc", "finished": "2026-11-24"}
+    sections: dict[str, Any] = {
+        "run": run | {"pretrained": pretrained},
+        "data": {"source": f"maps/{domain}"},
+        "test": {"image_auroc": auroc, "image_f1": 0.5, "pixel_auroc": None, "aupro": None},
+        "oracle": {"image_f1": 0.75},
+        "baselines": {"brightness": {"image_auroc": 0.6}},
+        "timing": {"fit_s": 12.0, "test_items_per_s": 99.0},
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(sections))
+
+
+def test_domains_of_images_have_a_column_each_and_undefined_tables_are_left_out(tmp_path: Path) -> None:
+    write_image_run(tmp_path / "0", "draem", "domain_A", 0.9, pretrained=True)
+    write_image_run(tmp_path / "1", "draem", "domain_B", 0.8, pretrained=True)
+    made = tables(read_rows([tmp_path]))
+    assert made.splitlines()[:6] == [
+        "**Image AUROC**",
+        "",
+        "| | domain_A | domain_B |",
+        "| --- | --- | --- |",
+        "| brightness | 0.600 | 0.600 |",
+        "| draem | 0.900 | 0.800 |",
+    ]
+    assert "Pixel" not in made
+
+
+def test_random_weights_are_no_result(tmp_path: Path) -> None:
+    write_image_run(tmp_path / "0", "draem", "domain_A", 0.9, pretrained=True)
+    write_image_run(tmp_path / "1", "patchcore", "domain_A", 0.99, pretrained=False)
+    assert "patchcore" not in tables(read_rows([tmp_path]))
+    with pytest.raises(TocsinError, match="all these runs have random weights"):
+        read_rows([tmp_path / "1"])

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from tocsin.schedulers import WarmupCosine, WarmupPlateau
+from tocsin.schedulers import MultiStep, WarmupCosine, WarmupCosineSteps, WarmupPlateau
 
 # Falls, then stands still for long enough to lower the rate several times.
 LOSSES = [1.0 / (epoch + 1) for epoch in range(12)] + [0.5 + 0.01 * (epoch % 3) for epoch in range(40)]
@@ -62,6 +63,7 @@ def test_after_the_warmup_it_is_torchs_plateau(warmup: int, mode: str) -> None:
     [
         lambda made: WarmupPlateau(made, warmup_epochs=3, patience=4),
         lambda made: WarmupCosine(made, epochs=50, warmup_epochs=3),
+        lambda made: WarmupCosineSteps(made, steps=50, warmup_steps=10),
     ],
 )
 def test_resumed_schedule_goes_on_like_an_uninterrupted_one(
@@ -104,6 +106,34 @@ def test_cosine_values() -> None:
     assert max(rate for (rate,) in seen) == pytest.approx(0.1)
     assert seen[24][0] == pytest.approx(0.02)  # the last epoch, and none below it
     assert seen[29][0] == pytest.approx(0.02)
+
+
+def test_cosine_of_steps_has_the_published_values() -> None:
+    made = optimizer(2e-3)
+    seen = run(made, WarmupCosineSteps(made, steps=5000), [0.0] * 5001)
+    assert seen[0][0] == 0.0
+    assert seen[50][0] == pytest.approx(50 / 99 * 2e-3)  # 1.01e-3: 100 points from 0 to the peak
+    assert seen[99][0] == pytest.approx(2e-3)
+    assert seen[100][0] == pytest.approx(2e-3)
+    assert seen[2550][0] == pytest.approx(1.1e-3, rel=1e-3)  # half way down
+    assert seen[4999][0] == seen[5000][0] == pytest.approx(2e-4)
+    assert all(later < sooner for (sooner,), (later,) in pairwise(seen[100:5000]))
+
+
+def test_run_shorter_than_its_warmup_stays_below_the_peak() -> None:
+    made = optimizer(0.1)
+    seen = run(made, WarmupCosineSteps(made, steps=4, warmup_steps=11), [0.0] * 4)
+    assert [rate for (rate,) in seen] == pytest.approx([0.0, 0.01, 0.02, 0.03])
+
+
+def test_rate_falls_at_shares_of_the_epochs() -> None:
+    made = optimizer(1e-4)
+    seen = run(made, MultiStep(made, epochs=200), [0.0] * 200)
+    expected = [1e-4] * 160 + [2e-5] * 20 + [4e-6] * 20
+    assert [rate for (rate,) in seen] == pytest.approx(expected)
+    other = optimizer(1.0)
+    seen = run(other, MultiStep(other, epochs=7, milestones=(0.5,), gamma=0.1), [0.0] * 7)
+    assert [rate for (rate,) in seen] == pytest.approx([1.0] * 4 + [0.1] * 3)
 
 
 def test_unknown_mode_is_refused() -> None:

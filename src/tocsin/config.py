@@ -26,6 +26,7 @@ ALLOWED_TARGETS = (
     "tocsin.data.",
     "tocsin.metrics.thresholds.",
     "tocsin.models.",
+    "tocsin.optimizers.",
     "tocsin.schedulers.",
     "tocsin.scoring.",
     "tocsin.tasks.",
@@ -37,10 +38,10 @@ ALLOWED_TARGETS = (
 
 # Arguments that the pipeline fills in, by the name of the configuration node.
 FILLED_IN = {
-    "model": {"window", "n_channels"},
+    "model": {"window", "n_channels", "height", "width"},
     "task": {"detector", "optimizer", "scheduler", "threshold", "monitor", "seed"},
     "optimizer": {"params"},
-    "scheduler": {"optimizer", "epochs"},
+    "scheduler": {"optimizer", "epochs", "steps"},
 }
 
 

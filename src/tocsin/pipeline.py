@@ -31,11 +31,11 @@ from tocsin.callbacks.progress import EpochLine
 from tocsin.callbacks.report import Report
 from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
 from tocsin.config import check, locate
-from tocsin.data.base import SeriesDataModule
+from tocsin.data.module import DataModule
 from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.members import embed_members, load_members
-from tocsin.models.base import Detector
+from tocsin.models.base import Detector, FitOnceDetector
 from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
 from tocsin.tasks.base import Task
 
@@ -87,6 +87,7 @@ def train(cfg: DictConfig) -> float:
     checkpoint = read_checkpoint(best)
     task.load_state_dict(checkpoint["state_dict"])
     monitored = float(checkpoint["monitored"])
+    task.finalize(datamodule)
     results = task.assess(trainer, datamodule)
     # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
     write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
@@ -130,9 +131,9 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         raise
 
 
-def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) -> SeriesDataModule:
+def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) -> DataModule:
     """Datamodule of a configuration, set up; with `state`, scaled as the training data were."""
-    datamodule: SeriesDataModule = build(cfg.data)
+    datamodule: DataModule = build(cfg.data)
     if state is not None:
         datamodule.restore(state)
     datamodule.prepare_data()
@@ -193,14 +194,16 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 # --- running ----------------------------------------------------------------------------------------------
 
 
-def fit(trainer: L.Trainer, task: Task, datamodule: SeriesDataModule, resume: str | Path | None) -> Timing:
+def fit(trainer: L.Trainer, task: Task, datamodule: DataModule, resume: str | Path | None) -> Timing:
     """Train, from the start or from a checkpoint."""
+    if isinstance(task.detector, FitOnceDetector):
+        datamodule.single_pass()
     begin = time.monotonic()
     try:
         trainer.fit(task, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     except torch.cuda.OutOfMemoryError as error:
         raise TocsinError(
-            f"out of GPU memory ({str(error).splitlines()[0]}); lower data.batch_size or data.window, or use "
+            f"out of GPU memory ({str(error).splitlines()[0]}); lower data.batch_size or the size of an item, or use "
             "trainer.precision=bf16-mixed"
         ) from error
     if trainer.interrupted:
@@ -216,11 +219,11 @@ def save(
     cfg: DictConfig,
     trainer: L.Trainer,
     task: Task,
-    datamodule: SeriesDataModule,
+    datamodule: DataModule,
     results: Results,
     timing: Timing,
 ) -> None:
-    """Write metrics.json, scores.npz and the report's plots."""
+    """Write metrics.json, scores.npz, splits.csv where splits are lists of files, and the report's plots."""
     sections = {
         "run": run,
         "data": datamodule.summary(),
@@ -233,10 +236,12 @@ def save(
     }
     write_metrics(run_dir / "metrics.json", sections)
     write_scores(run_dir / "scores.npz", results.arrays())
+    if (manifest := datamodule.manifest()) is not None:
+        manifest.to_csv(run_dir / "splits.csv", index=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Report):
             callback.report(run_dir=run_dir, results=results, task=task, trainer=trainer, config=plain(cfg))
-    for name in ("vus_pr", "auc_pr", "point_f1", "series_f1"):
+    for name in results.headline:
         if name in results.test:
             log.info("test %s: %.4f", name, results.test[name])
 
@@ -265,6 +270,7 @@ def run_section(
             "torch": torch.__version__,
             "lightning": lightning.__version__,
         },
+        "pretrained": cfg.model.get("weights") != "random",
         "device": _device_name(trainer),
         "precision": str(trainer.precision),
         "started": started.isoformat(timespec="seconds"),

@@ -3,14 +3,15 @@
     python -m tocsin.results_table multirun/<time> --page docs/results/time_series.md --name ts_benchmark
 
 Data sets stand in columns, methods in rows; first the scores that need no model. A value is the mean over the
-entities of a data set, then mean and standard deviation over seeds. Oracle numbers have a table of their own.
+entities of a data set (domains and categories of images have a column each), then mean and standard deviation over
+seeds. Oracle numbers have a table of their own. Runs with random weights where pretrained ones belong are left out.
 """
 
 import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,35 @@ from omegaconf import OmegaConf
 
 from tocsin.errors import TocsinError
 
-BASELINES = ("random", "abs_z", "pca", "kmeans", "iforest")  # first in every table, in this order
+# First in every table, in this order.
+BASELINES = ("random", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian")
 NAMES = {"abs_z": "largest deviation"}
 NONE = "\N{EN DASH}"
+
+ORACLE = "Oracle: the best F1 that any threshold could have reached (an upper bound, not a result)"
+# Title of a table, then its columns: head, section of metrics.json, metric.
+SERIES_TABLES = {
+    "VUS-PR": {"": ("test", "vus_pr")},
+    "Point F1 and series F1 at the threshold from validation data": {
+        "point": ("test", "point_f1"),
+        "series": ("test", "series_f1"),
+    },
+    ORACLE: {"point": ("oracle", "point_f1"), "series": ("oracle", "series_f1")},
+    "Cost of an entity: seconds of training, items scored per second": {
+        "train s": ("timing", "fit_s"),
+        "items/s": ("timing", "test_items_per_s"),
+    },
+}
+IMAGE_TABLES = {
+    "Image AUROC": {"": ("test", "image_auroc")},
+    "Image F1 at the threshold from validation data": {"": ("test", "image_f1")},
+    "Pixel AUROC and AUPRO": {"AUROC": ("test", "pixel_auroc"), "AUPRO": ("test", "aupro")},
+    ORACLE: {"": ("oracle", "image_f1")},
+    "Cost: seconds of training, images scored per second": {
+        "train s": ("timing", "fit_s"),
+        "images/s": ("timing", "test_items_per_s"),
+    },
+}
 
 Value = Callable[[dict[str, Any]], float | None]
 
@@ -61,34 +88,31 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
             run, source = sections["run"], sections["data"].get("source")
         except (json.JSONDecodeError, KeyError) as error:
             raise TocsinError(f"{path} is not a metrics.json of a run: {error}") from error
+        if not run.get("pretrained", True):
+            continue
         dataset, entity = Path(source).parts[-2:] if source else (run["data"], run["data"])
+        if _of_images(sections):
+            dataset = entity
         own = Row(run["model"], dataset, entity, run["seed"], sections)
         free = [Row(name, dataset, entity, 0, {"test": test}) for name, test in sections["baselines"].items()]
         for row in (own, *free):
             rows.setdefault((row.model, row.dataset, row.entity, row.seed), row)
+    if not rows:
+        raise TocsinError(
+            "all these runs have random weights where pretrained ones belong: they are no results"
+        )
     return list(rows.values())
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """The tables of a page: VUS-PR, F1 at the threshold, oracle, cost."""
-    return "\n\n".join(
-        f"**{title}**\n\n{table(rows, columns)}"
-        for title, columns in (
-            ("VUS-PR", {"": _metric("test", "vus_pr")}),
-            (
-                "Point F1 and series F1 at the threshold from validation data",
-                {"point": _metric("test", "point_f1"), "series": _metric("test", "series_f1")},
-            ),
-            (
-                "Oracle: the best F1 that any threshold could have reached (an upper bound, not a result)",
-                {"point": _metric("oracle", "point_f1"), "series": _metric("oracle", "series_f1")},
-            ),
-            (
-                "Cost of an entity: seconds of training, items scored per second",
-                {"train s": _metric("timing", "fit_s"), "items/s": _metric("timing", "test_items_per_s")},
-            ),
-        )
-    )
+    """The tables of a page: ranking, F1 at the threshold, oracle, cost."""
+    shown = IMAGE_TABLES if _of_images(rows[0].sections) else SERIES_TABLES
+    parts = []
+    for title, columns in shown.items():
+        values = {name: _metric(section, metric) for name, (section, metric) in columns.items()}
+        if (made := table(rows, values)).count("\n") > 1:  # more than its head
+            parts.append(f"**{title}**\n\n{made}")
+    return "\n\n".join(parts)
 
 
 def table(rows: Sequence[Row], columns: dict[str, Value]) -> str:
@@ -161,6 +185,10 @@ def update_page(page: Path, name: str, folders: Sequence[Path]) -> None:
     temporary = page.with_name(f".{page.name}.tmp")
     temporary.write_text(before + block + rest.split(end, 1)[1])
     temporary.replace(page)
+
+
+def _of_images(sections: Mapping[str, Any]) -> bool:
+    return "image_auroc" in sections["test"]
 
 
 def _metric(section: str, name: str) -> Value:

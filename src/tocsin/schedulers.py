@@ -1,13 +1,14 @@
-"""Learning-rate schedules with warm-up, stepped once per epoch by the task.
+"""Learning-rate schedules with warm-up, stepped by the task: once per epoch, or with each optimizer step.
 
 The task steps them itself, before the checkpoint of the epoch is written, so that a resumed run continues
 with exactly the learning rate an uninterrupted one would have had.
 """
 
 import math
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, ReduceLROnPlateau
 
 
 class WarmupPlateau(ReduceLROnPlateau):
@@ -90,3 +91,54 @@ class WarmupCosine(LambdaLR):
             return min_fraction + (1 - min_fraction) * 0.5 * (1 + math.cos(math.pi * done))
 
         super().__init__(optimizer, scale)
+
+
+class WarmupCosineSteps(LambdaLR):
+    """Linear warm-up from 0, then half a cosine down to a fraction of the rate, step by step.
+
+    For recipes that are given in optimizer steps, such as that of Dinomaly.
+
+    Args:
+        optimizer: Its learning rates are those reached at the end of the warm-up.
+        steps: Optimizer steps of the whole schedule; the task fills in those of the current stage. In a shorter
+            run than the warm-up, the peak is not reached.
+        warmup_steps: Steps of warm-up; step i (from 0) runs at i / (warmup_steps - 1) of the rate.
+        min_fraction: Rate of the last step, as a fraction of the peak.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps: int,
+        warmup_steps: int = 100,
+        min_fraction: float = 0.1,
+    ) -> None:
+        def scale(step: int) -> float:
+            if step < warmup_steps:
+                return step / max(1, warmup_steps - 1)
+            done = min(1.0, (step - warmup_steps) / max(1, steps - 1 - warmup_steps))
+            return min_fraction + (1 - min_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+        super().__init__(optimizer, scale)
+
+
+class MultiStep(MultiStepLR):
+    """A constant rate that falls at some points of the training.
+
+    Args:
+        optimizer: Its learning rates are those of the start.
+        epochs: Epochs of the whole schedule; the task fills in those of the current stage.
+        milestones: Where the rate falls, as shares of the epochs.
+        gamma: What the rate is multiplied by there.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        epochs: int,
+        milestones: Sequence[float] = (0.8, 0.9),
+        gamma: float = 0.2,
+    ) -> None:
+        super().__init__(optimizer, [round(share * epochs) for share in milestones], gamma)

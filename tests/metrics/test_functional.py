@@ -10,6 +10,7 @@ from tocsin.metrics.functional import (
     harmonic_mean,
     precision_recall_curve,
     precision_recall_f1,
+    roc_curve,
 )
 
 
@@ -91,6 +92,25 @@ def test_thinned_curve_is_a_spread_subset():
     assert np.diff(thin.recall).max() < 0.05
 
 
+def test_roc_curve_equals_sklearn():
+    scores, labels = draw(4, ties=True)
+    curve = roc_curve(scores, labels)
+    for ours, expected in zip(curve, sk.roc_curve(labels, scores, drop_intermediate=False), strict=True):
+        np.testing.assert_allclose(ours, expected)
+
+
+def test_thinned_roc_curve_is_a_spread_subset_over_both_rates():
+    scores, labels = draw(5, n=5000)
+    full, thin = roc_curve(scores, labels), roc_curve(scores, labels, max_points=80)
+    kept = np.searchsorted(-full.threshold, -thin.threshold)
+    np.testing.assert_array_equal(np.array(full)[:, kept], np.array(thin))
+    assert 60 <= len(kept) <= 81
+    assert (thin.false_positive_rate[0], thin.true_positive_rate[0]) == (0, 0)
+    assert (thin.false_positive_rate[-1], thin.true_positive_rate[-1]) == (1, 1)
+    assert np.diff(thin.false_positive_rate).max() < 0.03
+    assert np.diff(thin.true_positive_rate).max() < 0.03
+
+
 def test_one_class_is_undefined_not_zero():
     scores, none, every = np.arange(4.0), np.zeros(4, bool), np.ones(4, bool)
     assert np.isnan(auc_roc(scores, none))
@@ -100,6 +120,8 @@ def test_one_class_is_undefined_not_zero():
     assert np.isnan(best_f1(scores, none)).all()
     assert np.isnan(precision_recall_f1(every, none)).all()
     assert np.isnan(precision_recall_curve(scores, none).recall).all()
+    assert np.isnan(roc_curve(scores, none).true_positive_rate).all()
+    assert np.isnan(roc_curve(scores, every).false_positive_rate).all()
 
 
 def test_no_alarm_has_no_precision_but_recall_zero():
@@ -125,7 +147,7 @@ def test_harmonic_mean():
         ([1.0, 2.0], [[0, 1]], "labels must be one-dimensional"),
     ],
 )
-@pytest.mark.parametrize("metric", [auc_roc, auc_pr, best_f1, precision_recall_curve])
+@pytest.mark.parametrize("metric", [auc_roc, auc_pr, best_f1, precision_recall_curve, roc_curve])
 def test_bad_input_is_named(metric, scores, labels, message):
     with pytest.raises(ValueError, match=message):
         metric(np.array(scores), np.array(labels))
@@ -138,3 +160,5 @@ def test_bad_predictions_are_named():
         precision_recall_f1(np.array([0.5, 1]), np.array([0, 1]))
     with pytest.raises(ValueError, match="max_points must be at least 2, got 1"):
         precision_recall_curve(np.arange(3.0), np.array([0, 1, 0]), max_points=1)
+    with pytest.raises(ValueError, match="max_points must be at least 4, got 3"):
+        roc_curve(np.arange(3.0), np.array([0, 1, 0]), max_points=3)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from tocsin.plots.distributions import confusion_matrix, precision_recall, score_histogram
+from tocsin.metrics.functional import auc_roc, roc_curve
+from tocsin.plots.distributions import confusion_matrix, precision_recall, roc, score_histogram
 
 
 def legend_of(figure):
@@ -87,6 +88,36 @@ def test_precision_recall_refuses_wrong_arrays():
         precision_recall(np.ones(2), np.array([1, 0]), 0.1, (1.2, 0.3))
     with pytest.raises(ValueError, match="recall must lie in"):
         precision_recall(np.ones(2), np.array([np.nan, 0]), 0.1)
+
+
+def test_roc_draws_each_curve_with_the_area_given(scored):
+    scores, labels = scored
+    curves = {"images": roc_curve(scores, labels), "pixels": roc_curve(-scores, labels, max_points=50)}
+    areas = {"images": auc_roc(scores, labels), "pixels": auc_roc(-scores, labels)}
+    figure = roc(curves, areas, (0.25, 0.8))
+    images, pixels, random, point = figure.axes[0].lines
+    for line, curve in zip((images, pixels), curves.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), curve.false_positive_rate)
+        np.testing.assert_array_equal(line.get_ydata(), curve.true_positive_rate)
+    assert images.get_color() != pixels.get_color()
+    np.testing.assert_array_equal(random.get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(point.get_xydata(), [[0.25, 0.8]])
+    assert legend_of(figure) == [
+        f"images, area {areas['images']:.3f}",
+        f"pixels, area {areas['pixels']:.3f}",
+        "random score, area 0.5",
+        "chosen threshold, 25 % false alarms, 80 % found",
+    ]
+
+
+def test_roc_refuses_what_cannot_be_drawn(scored):
+    curve = roc_curve(*scored)
+    with pytest.raises(ValueError, match=r"curves are \['a'\] and areas \['b'\]"):
+        roc({"a": curve}, {"b": 0.5})
+    with pytest.raises(ValueError, match="give both for at least one name"):
+        roc({}, {})
+    with pytest.raises(ValueError, match="the curve of images is undefined"):
+        roc({"images": roc_curve(scored[0], np.zeros(4000))}, {"images": np.nan})
 
 
 def test_confusion_matrix_writes_counts_and_shares_of_rows():

@@ -69,6 +69,10 @@ class HDMap(ImageDataModule):
         self._targets = {name: self._read(name)[1] for name in names[1:]}
         return train, test
 
+    @property
+    def source(self) -> str:
+        return f"{'standin' if self.root is None else Path(self.root).name}/{self.domain}"
+
     def targets(self) -> dict[str, ImageSet]:
         return self._targets
 

@@ -5,7 +5,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -91,6 +91,11 @@ class ImageDataModule(DataModule):
     def load(self) -> tuple[ImageSet, ImageSet]:
         """The train and test images; validation is cut from them."""
 
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Data set and part of it, as `set/part`: the column of the tables of a sweep."""
+
     def targets(self) -> dict[str, ImageSet]:
         """Further test sets by name, such as other domains."""
         return {}
@@ -146,6 +151,7 @@ class ImageDataModule(DataModule):
         splits = self.ready
         labels = splits.test.labels
         return {
+            "source": self.source,
             "fingerprint": self.fingerprint(),
             "n_train": len(splits.train),
             "n_val": len(splits.val),
@@ -234,6 +240,10 @@ class ImageDataModule(DataModule):
                 masks[index] = self.reader.mask(path, (height, width))
                 known[index] = True
         return masks, known
+
+    def pictures(self, images: ImageSet, positions: Sequence[int]) -> np.ndarray:
+        """(n, H, W, 3) float32 images at some positions of a set, as a detector sees them."""
+        return np.stack([self.reader(images.paths[index]).permute(1, 2, 0).numpy() for index in positions])
 
     def _dataset(self, images: ImageSet, positions: np.ndarray | None = None) -> ImageDataset:
         return ImageDataset(

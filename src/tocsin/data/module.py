@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as L
+import pandas as pd
 
 from tocsin.errors import DataError
 
@@ -23,12 +24,20 @@ class DataModule(L.LightningDataModule):
     batch_size: int
 
     @abstractmethod
+    def setup(self, stage: str | None = None) -> None:
+        """Read or draw the data and cut them into splits; a second call does nothing."""
+
+    @abstractmethod
     def dims(self) -> dict[str, int]:
         """Arguments of a detector that only the data can tell, once set up."""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The `data` section of metrics.json."""
+
+    def manifest(self) -> pd.DataFrame | None:
+        """Which item is in which split; None where the splits are stretches of time."""
+        return None
 
     @abstractmethod
     def scoring_state(self) -> dict[str, Any]:

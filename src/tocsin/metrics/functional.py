@@ -38,6 +38,14 @@ class PrecisionRecallCurve(NamedTuple):
     threshold: np.ndarray
 
 
+class RocCurve(NamedTuple):
+    """One entry per cut, thresholds falling and both rates therefore rising."""
+
+    false_positive_rate: np.ndarray
+    true_positive_rate: np.ndarray
+    threshold: np.ndarray
+
+
 class _Cuts(NamedTuple):
     """Counts of alarms at falling thresholds."""
 
@@ -176,6 +184,38 @@ def precision_recall_curve(
         kept = np.unique(kept)
         return PrecisionRecallCurve(precision[kept], recall[kept], cuts.threshold[kept])
     return PrecisionRecallCurve(precision, recall, cuts.threshold)
+
+
+def roc_curve(scores: np.ndarray, labels: np.ndarray, *, max_points: int | None = None) -> RocCurve:
+    """False and true positive rate at every distinct score, or at few of them for a plot.
+
+    Args:
+        scores: (N,) finite, any range, higher = more anomalous.
+        labels: (N,) bool or 0/1, true = anomalous.
+        max_points: Keep at most about this many cuts, evenly spread over both rates; at least 4. None keeps all.
+
+    Returns:
+        Arrays of one length, float64, from (0, 0) at an infinite threshold to (1, 1) at the lowest score. The rate of
+        a class that is absent is NaN.
+
+    Raises:
+        ValueError: If the arrays do not fit each other, or `max_points` is below 4.
+    """
+    if max_points is not None and max_points < 4:
+        raise ValueError(f"max_points must be at least 4, got {max_points}")
+    scores, labels = check_scores(scores, labels)
+    rates, cuts = [], []
+    classes = np.sort(scores[~labels]), np.sort(scores[labels])
+    for rising in classes:
+        chosen = np.arange(len(rising))
+        if max_points is not None and len(rising) > max_points // 2:
+            chosen = np.linspace(0, len(rising) - 1, max_points // 2).astype(np.int64)
+        cuts.append(rising[chosen])
+    threshold = np.append(np.unique(np.concatenate(cuts)), np.inf)[::-1]
+    for rising in classes:
+        alarms = len(rising) - np.searchsorted(rising, threshold)
+        rates.append(alarms / (len(rising) or np.nan))
+    return RocCurve(rates[0], rates[1], threshold)
 
 
 def harmonic_mean(precision: float, recall: float) -> float:

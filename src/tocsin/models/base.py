@@ -57,6 +57,9 @@ class Detector(nn.Module):
         What it makes must be in parameters or buffers: a resumed run does not begin its stage again.
         """
 
+    def after_step(self) -> None:
+        """Follow an optimizer step, however many batches it took (a ramp over the steps of a recipe)."""
+
     def finalize(self, val_batches: Iterable[Any]) -> None:
         """Fit what needs the trained weights (a fusion of scores), before thresholds are sought.
 

@@ -7,7 +7,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
 
 
-def check_range(name: str, value: float, fits: bool, wanted: str) -> None:
+def check_range(name: str, value: object, fits: bool, wanted: str) -> None:
     """Raise ValueError, with the wanted range, unless the value `fits` it."""
     if not fits:
         raise ValueError(f"{name}={value} is not {wanted}")

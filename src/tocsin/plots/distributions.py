@@ -1,13 +1,18 @@
 """How well scores separate two classes, and what a threshold makes of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from tocsin.metrics.functional import RocCurve
 from tocsin.plots.lines import COLUMNS, decimate, wants_log
 from tocsin.plots.style import (
+    CATEGORICAL,
     INK,
     LABEL_SIZE,
     MUTED,
@@ -126,22 +131,49 @@ def precision_recall(
     ]
     if operating_point is not None:
         found, right = operating_point
-        (marker,) = axes.plot(
-            [found],
-            [right],
-            marker="o",
-            markersize=10,
-            color=THRESHOLD,
-            markeredgecolor="white",
-            linestyle="none",
-            zorder=5,
-            label=f"chosen threshold, recall {found:.3f}, precision {right:.3f}",
+        label = f"chosen threshold, recall {found:.3f}, precision {right:.3f}"
+        handles.append(_mark_threshold(axes, found, right, label))
+    _unit_square(axes, "recall (share of anomalies found)", "precision (share of alarms that are right)")
+    outside_legend(figure, handles, columns=1)
+    return figure
+
+
+def roc(
+    curves: Mapping[str, RocCurve],
+    areas: Mapping[str, float],
+    operating_point: tuple[float, float] | None = None,
+    title: str = "True and false alarms over all thresholds",
+) -> Figure:
+    """ROC curves in one panel, such as that of images and that of pixels, and where the chosen threshold lies.
+
+    Args:
+        curves: By name; thin long ones (`metrics.functional.roc_curve(..., max_points=...)`).
+        areas: Exact area under each, for the legend: that under a thinned curve is another.
+        operating_point: False and true positive rate at the threshold, each in [0, 1].
+        title: First line.
+
+    Raises:
+        ValueError: There is no curve, a curve has no area, or a rate is undefined.
+    """
+    if not curves or curves.keys() != areas.keys():
+        raise ValueError(
+            f"curves are {list(curves)} and areas {list(areas)}: give both for at least one name"
         )
-        handles.append(marker)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    style_axes(axes, "recall (share of anomalies found)", "precision (share of alarms that are right)")
-    axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_yticks(np.linspace(0, 1, 6))
+    figure = new_figure(5.4, 5.9 + 0.2 * len(curves), title)
+    axes = figure.subplots()
+    handles = []
+    for (name, curve), color in zip(curves.items(), cycle((PREDICTED, *CATEGORICAL[2:])), strict=False):
+        if not np.isfinite([curve.false_positive_rate, curve.true_positive_rate]).all():
+            raise ValueError(f"the curve of {name} is undefined: it needs normal and anomalous items")
+        axes.plot(curve.false_positive_rate, curve.true_positive_rate, color=color, linewidth=1.8, zorder=3)
+        handles.append(line_handle(f"{name}, area {areas[name]:.3f}", color))
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1.4, zorder=2)
+    handles.append(line_handle("random score, area 0.5", MUTED, ":"))
+    if operating_point is not None:
+        false, true = operating_point
+        label = f"chosen threshold, {100 * false:.3g} % false alarms, {100 * true:.3g} % found"
+        handles.append(_mark_threshold(axes, false, true, label))
+    _unit_square(axes, "share of the normal with an alarm", "share of the anomalous with an alarm")
     outside_legend(figure, handles, columns=1)
     return figure
 
@@ -202,6 +234,30 @@ def confusion_matrix(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+def _mark_threshold(axes: Axes, x: float, y: float, label: str) -> Line2D:
+    """The point of a curve that the chosen threshold gives."""
+    (marker,) = axes.plot(
+        [x],
+        [y],
+        marker="o",
+        markersize=10,
+        color=THRESHOLD,
+        markeredgecolor="white",
+        linestyle="none",
+        zorder=5,
+        label=label,
+    )
+    return marker
+
+
+def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Axes of two shares."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    style_axes(axes, xlabel, ylabel)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(np.linspace(0, 1, 6))
 
 
 def _bin_edges(scores: np.ndarray, log: bool) -> np.ndarray:

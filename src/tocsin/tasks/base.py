@@ -1,17 +1,20 @@
 """What every task shares: losses, stages, optimizer and scheduler, and a stop on non-finite numbers."""
 
 import inspect
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning.pytorch as L
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from tocsin.data.module import DataModule
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.base import Detector, FitOnceDetector
 from tocsin.results import Results
@@ -38,7 +41,8 @@ class Task(L.LightningModule):
     Args:
         detector: The network and its loss.
         optimizer: Called with the trainable parameters.
-        scheduler: Called with the optimizer, and with `epochs` if it asks for that; None for a constant rate.
+        scheduler: Called with the optimizer; None for a constant rate. One that asks for `epochs` gets those of the
+            stage, one that asks for `steps` the optimizer steps of the stage, and is stepped with each of them.
         monitor: The logged value that scheduler, early stopping and checkpoints follow.
         seed: Seed of the random numbers of training; each epoch has its own, so that a resumed run draws
             the same ones.
@@ -60,6 +64,7 @@ class Task(L.LightningModule):
         self._optimizer_factory = optimizer
         self._scheduler_factory = scheduler
         self._scheduler: LRScheduler | None = None
+        self._scheduler_counts_steps = False  # else epochs
         self._scheduler_state: dict[str, Any] | None = None
         self.monitor = monitor
         self.seed = seed
@@ -89,6 +94,14 @@ class Task(L.LightningModule):
             end = round(total * sum(stage.share for stage in self.detector.stages[: index + 1]))
             ends.append(max(ends[-1] + 1, min(end, total - (n_stages - 1 - index))))
         return ends[-1] - ends[-2]
+
+    @property
+    def stage_steps(self) -> int:
+        """Most optimizer steps the current stage may take; the rest of an accumulation ends with its epoch."""
+        if self.trainer.train_dataloader is None:
+            self.trainer.fit_loop.setup_data()  # as the Trainer's own estimate does: the optimizer is built before it
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return self.stage_epochs * per_epoch
 
     def _enter_stage(self) -> None:
         """Freeze everything but what the stage optimises. Also how a resumed run comes back to its stage."""
@@ -124,8 +137,20 @@ class Task(L.LightningModule):
         return run_dir / "checkpoints" / f"{name}.ckpt"
 
     @abstractmethod
-    def assess(self, trainer: L.Trainer, datamodule: Any) -> Results:
+    def assess(self, trainer: L.Trainer, datamodule: DataModule) -> Results:
         """Calibrate on the validation split and measure the test split."""
+
+    @abstractmethod
+    def figures(self, results: Any) -> Iterable[tuple[str, Figure]]:
+        """Pictures of results, by name."""
+
+    def finalize(self, datamodule: DataModule) -> None:
+        """Let the trained detector fit what it needs before its scores are used, on the device it was trained on."""
+        self.eval()
+        strategy = self.trainer.strategy
+        self.to(strategy.root_device)
+        self.detector.finalize(strategy.batch_to_device(batch) for batch in datamodule.val_dataloader())
+        self.cpu()
 
     # --- training -----------------------------------------------------------------------------------
 
@@ -144,10 +169,12 @@ class Task(L.LightningModule):
             return None
         optimizer = self._optimizer_factory(parameters)
         if self._scheduler_factory is not None:
-            factory = self._scheduler_factory
-            wants_epochs = "epochs" in inspect.signature(factory).parameters
-            extra = {"epochs": self.stage_epochs} if wants_epochs else {}
-            self._scheduler = factory(optimizer, **extra)
+            wanted = inspect.signature(self._scheduler_factory).parameters
+            self._scheduler_counts_steps = "steps" in wanted
+            extra = {"epochs": self.stage_epochs} if "epochs" in wanted else {}
+            if self._scheduler_counts_steps:
+                extra["steps"] = self.stage_steps
+            self._scheduler = self._scheduler_factory(optimizer, **extra)
             if self._scheduler_state is not None:
                 self._scheduler.load_state_dict(self._scheduler_state)
                 self._scheduler_state = None
@@ -179,6 +206,12 @@ class Task(L.LightningModule):
         self._stop_if_not_finite(terms, batch_idx)
         self._log_terms("train", terms, batch)
         return terms["loss"]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.detector.after_step()
+        if self._scheduler is not None and self._scheduler_counts_steps:
+            self._scheduler.step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._log_terms("val", self.detector.loss(batch), batch)
@@ -217,7 +250,7 @@ class Task(L.LightningModule):
         return float(groups[0]["lr"]) if groups else None
 
     def _step_scheduler(self) -> None:
-        if self._scheduler is None:
+        if self._scheduler is None or self._scheduler_counts_steps:
             return
         if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self._scheduler.step(float(self.trainer.callback_metrics[self.monitor]))

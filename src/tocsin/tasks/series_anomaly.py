@@ -6,15 +6,18 @@ on validation scores, makes them alarms. Everything after the detector is the sa
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import lightning.pytorch as L
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from tocsin.batch import SeriesBatch
 from tocsin.data.base import SeriesDataModule
+from tocsin.data.module import DataModule
 from tocsin.data.series_data import SeriesData
 from tocsin.data.windows import REDUCTIONS, OverlapFold, fill_unscored
 from tocsin.errors import ConfigError
@@ -31,6 +34,7 @@ from tocsin.models.base import SeriesDetector
 from tocsin.results import SeriesResults
 from tocsin.scoring import Scorer
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
+from tocsin.tasks.series_figures import series_figures
 
 
 @dataclass(frozen=True)
@@ -141,15 +145,19 @@ class SeriesAnomaly(Task):
         assert self._folding is not None
         return self._folding.push(self.errors(batch.x).cpu().numpy(), batch.start.cpu().numpy())
 
+    def figures(self, results: SeriesResults) -> Iterable[tuple[str, Figure]]:
+        return series_figures(results, self.detector)
+
     # --- scores, thresholds, metrics --------------------------------------------------------------------
 
-    def assess(self, trainer: L.Trainer, datamodule: SeriesDataModule) -> SeriesResults:
+    def assess(self, trainer: L.Trainer, datamodule: DataModule) -> SeriesResults:
         """Calibrate on validation data and a sample of train, then measure the test split, with baselines beside it.
 
         Args:
             trainer: Runs the detector over all of them.
             datamodule: Set up.
         """
+        assert isinstance(datamodule, SeriesDataModule)
         splits = datamodule.ready
         seen = self._score(trainer, datamodule, datamodule.train_sample())
         val = self._score(trainer, datamodule, splits.val)

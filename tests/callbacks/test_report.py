@@ -6,7 +6,7 @@ from typing import cast
 import lightning.pytorch as L
 import torch
 
-from tocsin.callbacks.series_report import SeriesReport, _hyper_parameters
+from tocsin.callbacks.report import Report, _hyper_parameters
 from tocsin.tasks.base import Task
 
 
@@ -41,7 +41,7 @@ def test_epochs_are_counted_from_one_as_on_screen() -> None:
         stage = "train"  # type: ignore[assignment]
         learning_rate = 1e-3  # type: ignore[assignment]
 
-    report = SeriesReport()
+    report = Report()
     trainer = SimpleNamespace(current_epoch=0, callback_metrics={"val_loss": torch.tensor(2.0)})
     report.on_train_epoch_end(cast(L.Trainer, trainer), Stub())
     assert report.history == {"val_loss": [(1, 2.0)], "lr": [(1, 1e-3)]}

@@ -1,0 +1,158 @@
+"""Scores new images with a trained checkpoint: a table, and a picture of where each alarm comes from.
+
+Everything that was learned is in the checkpoint: weights, how images are read, and thresholds.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from tocsin.checkpoints import read_checkpoint
+from tocsin.data.image_files import IMAGE_SUFFIXES
+from tocsin.data.image_reader import ImageReader
+from tocsin.errors import ConfigError, DataError, TocsinError
+from tocsin.models.base import ImageScores
+from tocsin.pipeline import build_task
+from tocsin.plots.heat import image_overlay
+from tocsin.tasks.image_anomaly import ImageAnomaly
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class TrainedImages:
+    """A detector for images, ready to score, and how new images must be read."""
+
+    task: ImageAnomaly
+    reader: ImageReader
+
+    @torch.inference_mode()
+    def score(self, images: torch.Tensor) -> ImageScores:
+        """Scores of (B, 3, H, W) images, on the CPU."""
+        maps, scores = self.task.scores(images.to(self.task.device))
+        return ImageScores(maps.float().cpu(), scores.float().cpu())
+
+
+def predict_images(cfg: DictConfig) -> None:
+    """Score the images of `cfg.input`; write a table and, beside it, the folder `overlays`."""
+    trained = load_trained_images(cfg)
+    paths = image_paths(cfg.input)
+    output = Path(cfg.output) if cfg.output else Path(HydraConfig.get().runtime.output_dir) / "scores.csv"
+    if output.suffix != ".csv":
+        raise ConfigError(f"output={output}: the scores of images are written as CSV; give a name with .csv")
+    overlays = output.parent / "overlays" if cfg.contributions else None
+    rows = []
+    for batch in _chunks(paths, BATCH):
+        rows += _score_batch(batch, trained, overlays, Path(cfg.input))
+        log.info("%d of %d images", len(rows), len(paths))
+    _write_table(output, pd.DataFrame(rows))
+    failed = sum(bool(row["error"]) for row in rows)
+    if failed == len(rows):
+        raise DataError(f"{cfg.input}: none of {failed} images could be read; the reasons are in {output}")
+    alarms = sum(row["is_anomaly"] == 1 for row in rows)
+    log.info("%d of %d images raise an alarm; scores: %s", alarms, len(rows), output)
+    if failed:
+        log.warning("%d images could not be read: see the column error of %s", failed, output)
+
+
+def load_trained_images(cfg: DictConfig) -> TrainedImages:
+    """Detector, reader and thresholds of a checkpoint, on the device that `cfg.trainer` asks for.
+
+    Raises:
+        TocsinError: The checkpoint was written before its thresholds were known.
+    """
+    checkpoint = read_checkpoint(cfg.ckpt_path)
+    task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
+    assert isinstance(task, ImageAnomaly)
+    if torch.isnan(task.image_threshold):
+        raise TocsinError(f"ckpt_path={cfg.ckpt_path} has no threshold yet; use best.ckpt of a finished run")
+    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return TrainedImages(
+        task=task.eval().to("cuda" if on_gpu else "cpu"),
+        reader=ImageReader.from_state(checkpoint["data"]["reader"]),
+    )
+
+
+def image_paths(source: str | Path) -> list[Path]:
+    """The image itself, or all images below a folder, sorted.
+
+    Raises:
+        DataError: There is no such file or folder, or no image in it.
+    """
+    source = Path(source)
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise DataError(f"input={source}: there is no such image or folder")
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise DataError(f"input={source}: no image below this folder; known are {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def _score_batch(
+    paths: Sequence[Path], trained: TrainedImages, overlays: Path | None, root: Path
+) -> list[dict[str, object]]:
+    """A row per image; one that cannot be read has a reason instead of a score, and stops no other."""
+    images, errors = [], {}
+    for path in paths:
+        try:
+            images.append(trained.reader(path))
+        except DataError as error:
+            errors[path] = str(error)
+    readable = [path for path in paths if path not in errors]
+    scores = np.empty(0)
+    if images:
+        stacked = torch.stack(images)  # (B, 3, H, W)
+        maps, image_scores = trained.score(stacked)
+        scores = image_scores.numpy()
+        if overlays is not None:
+            limits = trained.task.heat_limits
+            for path, image, one in zip(readable, stacked, maps.numpy(), strict=True):
+                picture = image_overlay(image.permute(1, 2, 0).numpy(), one, limits)
+                _write_picture(overlays / _relative(path, root).with_suffix(".png"), picture)
+    of_path = dict(zip(readable, scores, strict=True))
+    threshold = float(trained.task.image_threshold)
+    return [
+        {
+            "path": str(path),
+            "score": float(of_path[path]) if path in of_path else None,
+            "is_anomaly": int(of_path[path] >= threshold) if path in of_path else None,
+            "error": errors.get(path, ""),
+        }
+        for path in paths
+    ]
+
+
+def _relative(path: Path, root: Path) -> Path:
+    return path.relative_to(root) if root.is_dir() else Path(path.name)
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp.png")
+    if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise TocsinError(f"{path} cannot be written")
+    temporary.replace(path)
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    table.astype({"is_anomaly": "Int8"}).to_csv(temporary, index=False, float_format="%.6g")
+    temporary.replace(path)
+
+
+def _chunks(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    starts: Iterable[int] = range(0, len(paths), size)
+    return (paths[begin : begin + size] for begin in starts)

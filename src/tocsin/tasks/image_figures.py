@@ -1,0 +1,53 @@
+"""Pictures of an image run: what was found, missed and falsely alarmed, and curves."""
+
+from collections.abc import Iterator
+
+from matplotlib.figure import Figure
+
+from tocsin.metrics.functional import precision_recall_curve
+from tocsin.plots.distributions import confusion_matrix, precision_recall, score_histogram
+from tocsin.plots.heat import heat_limits
+from tocsin.plots.images import overlays
+from tocsin.plots.telling import telling_images
+from tocsin.results import ImageResults
+
+SHOWN = 12  # images with their maps
+
+
+def image_figures(results: ImageResults) -> Iterator[tuple[str, Figure]]:
+    """Figures by name."""
+    labels, threshold = results.images.labels, results.calibration.image
+    yield "anomaly_maps", _overlays(results)
+    yield "score_histogram", score_histogram(results.scores, labels, threshold, unit="images")
+    if labels is None or not labels.any() or labels.all():
+        return
+    curve = precision_recall_curve(results.scores, labels)
+    yield (
+        "precision_recall",
+        precision_recall(
+            curve.precision,
+            curve.recall,
+            base_rate=float(labels.mean()),
+            operating_point=(results.test["image_recall"], results.test["image_precision"]),
+        ),
+    )
+    yield (
+        "confusion_matrix",
+        confusion_matrix(results.scores >= threshold, labels, ("normal", "anomalous")),
+    )
+
+
+def _overlays(results: ImageResults) -> Figure:
+    labels, threshold = results.images.labels, results.calibration.image
+    chosen = [image.position for image in telling_images(results.scores, labels, threshold, SHOWN)]
+    return overlays(
+        results.read(results.images, chosen),
+        results.maps[chosen],
+        [results.masks[index] if results.known[index] else None for index in chosen],
+        results.scores[chosen],
+        None if labels is None else labels[chosen],
+        threshold,
+        titles=[f"{results.images.classes[i]}/{results.images.paths[i].name}" for i in chosen],
+        title="Best found, worst missed, false alarms and close calls of the test images",
+        limits=heat_limits(results.maps[:: max(1, len(results.maps) // 200)]),
+    )
