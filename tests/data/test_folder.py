@@ -332,6 +332,7 @@ def test_summary_counts(mvtec: Path) -> None:
     summary = ready(mvtec).summary()
     assert summary.pop("fingerprint")
     assert summary == {
+        "source": f"{mvtec.parent.name}/bolt",
         "n_train": 16,
         "n_val": 4,
         "n_test": 19,
