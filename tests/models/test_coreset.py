@@ -100,7 +100,7 @@ def test_rounding_does_not_pick_a_point_twice(
     monkeypatch.setattr(coreset, "_COVERED", 0.0)
     points = cloud(300) + 1_000.0  # far from the origin, a point is some way off itself
     indices = coreset_of(points, 900).indices
-    assert 200 < len(indices.unique()) == len(indices)
+    assert 100 < len(indices.unique()) == len(indices)
 
 
 @pytest.mark.parametrize("method", ["greedy", "random"])
