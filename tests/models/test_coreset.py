@@ -92,6 +92,17 @@ def test_copies_are_picked_once() -> None:
     assert len(coreset_of(torch.zeros(40, 3), 5).indices) == 1
 
 
+@pytest.mark.parametrize("candidates", [(16, 16), (1024, 4096)])
+def test_rounding_does_not_pick_a_point_twice(
+    candidates: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coreset, "_CANDIDATES", candidates)
+    monkeypatch.setattr(coreset, "_COVERED", 0.0)
+    points = cloud(300) + 1_000.0  # far from the origin, a point is some way off itself
+    indices = coreset_of(points, 900).indices
+    assert 100 < len(indices.unique()) == len(indices)
+
+
 @pytest.mark.parametrize("method", ["greedy", "random"])
 def test_sizes_at_the_border(method: str) -> None:
     assert coreset_of(cloud(1), 5, method=method).indices.tolist() == [0]
