@@ -174,6 +174,11 @@ def _difference(graph: SeriesGraph | ImageGraph, example: Tensor, path: Path) ->
     except ImportError as error:
         raise ConfigError(f"export needs packages that are not installed ({error}); {ADVICE}") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    if not isinstance(session.get_inputs()[0].shape[0], str):  # a name where any number will do
+        raise TocsinError(
+            f"{type(graph.detector).__name__} cannot be exported: its graph would be for {len(example)} inputs at a "
+            "time, as the method leaves torch or takes their number as a constant"
+        )
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
     for n in (1, len(example) + 1):
