@@ -30,7 +30,7 @@ lint: .venv/ready  ## check style and types
 	$(BIN)/mypy
 
 bench: .venv/ready  ## measure speed against peers, as ratios
-	@for name in startup metrics windows training long_series; do \
+	@for name in startup metrics images windows training long_series; do \
 		echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 bench-gpu: .venv/ready  ## compare bf16-mixed with 32 bit on a GPU; ARGS="--models mae --seeds 1"

@@ -90,16 +90,15 @@ def test_a_block_without_an_end_is_left_alone(sweep: Path, tmp_path: Path) -> No
 
 
 def write_image_run(folder: Path, model: str, domain: str, auroc: float, pretrained: bool) -> None:
+    run = {"model": model, "data": "hdmap", "seed": 1, "git": "abc", "finished": "2026-11-24"}
     sections: dict[str, Any] = {
-        "run": {
-            "model": model, "data": "hdmap", "seed": 1, "git": "abc", "finished": "2026-11-24", "pretrained": pretrained
-        },
+        "run": run | {"pretrained": pretrained},
         "data": {"source": f"maps/{domain}"},
         "test": {"image_auroc": auroc, "image_f1": 0.5, "pixel_auroc": None, "aupro": None},
         "oracle": {"image_f1": 0.75},
         "baselines": {"brightness": {"image_auroc": 0.6}},
         "timing": {"fit_s": 12.0, "test_items_per_s": 99.0},
-    }  # fmt: skip
+    }
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(sections))
 

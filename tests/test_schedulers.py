@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from tocsin.schedulers import WarmupCosine, WarmupCosineSteps, WarmupPlateau
+from tocsin.schedulers import MultiStep, WarmupCosine, WarmupCosineSteps, WarmupPlateau
 
 # Falls, then stands still for long enough to lower the rate several times.
 LOSSES = [1.0 / (epoch + 1) for epoch in range(12)] + [0.5 + 0.01 * (epoch % 3) for epoch in range(40)]
@@ -124,6 +124,16 @@ def test_run_shorter_than_its_warmup_stays_below_the_peak() -> None:
     made = optimizer(0.1)
     seen = run(made, WarmupCosineSteps(made, steps=4, warmup_steps=11), [0.0] * 4)
     assert [rate for (rate,) in seen] == pytest.approx([0.0, 0.01, 0.02, 0.03])
+
+
+def test_rate_falls_at_shares_of_the_epochs() -> None:
+    made = optimizer(1e-4)
+    seen = run(made, MultiStep(made, epochs=200), [0.0] * 200)
+    expected = [1e-4] * 160 + [2e-5] * 20 + [4e-6] * 20
+    assert [rate for (rate,) in seen] == pytest.approx(expected)
+    other = optimizer(1.0)
+    seen = run(other, MultiStep(other, epochs=7, milestones=(0.5,), gamma=0.1), [0.0] * 7)
+    assert [rate for (rate,) in seen] == pytest.approx([1.0] * 4 + [0.1] * 3)
 
 
 def test_unknown_mode_is_refused() -> None:

@@ -223,7 +223,7 @@ def save(
     results: Results,
     timing: Timing,
 ) -> None:
-    """Write metrics.json, scores.npz and the report's plots."""
+    """Write metrics.json, scores.npz, splits.csv where splits are lists of files, and the report's plots."""
     sections = {
         "run": run,
         "data": datamodule.summary(),
@@ -236,6 +236,8 @@ def save(
     }
     write_metrics(run_dir / "metrics.json", sections)
     write_scores(run_dir / "scores.npz", results.arrays())
+    if (manifest := datamodule.manifest()) is not None:
+        manifest.to_csv(run_dir / "splits.csv", index=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Report):
             callback.report(run_dir=run_dir, results=results, task=task, trainer=trainer, config=plain(cfg))

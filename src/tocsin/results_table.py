@@ -20,15 +20,8 @@ from omegaconf import OmegaConf
 
 from tocsin.errors import TocsinError
 
-BASELINES = (
-    "random",
-    "abs_z",
-    "brightness",
-    "pca",
-    "kmeans",
-    "iforest",
-    "pixel_gaussian",
-)  # first in every table, in this order
+# First in every table, in this order.
+BASELINES = ("random", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian")
 NAMES = {"abs_z": "largest deviation"}
 NONE = "\N{EN DASH}"
 

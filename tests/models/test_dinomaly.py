@@ -23,7 +23,7 @@ PARAMETERS = {
 }  # 61.4 million of them are trained; the size of the images does not matter
 TRAINED = 61_425_408
 
-SMALL = {
+SMALL_OPTIONS = {
     "dinomaly": [
         "model.weights=random",
         "++model.encoder=vit_tiny_patch16_224",

@@ -1,6 +1,6 @@
 """What every detector for images promises, for every option in conf/model.
 
-Networks of full size are slow here: a test file says under SMALL which overrides make its option small.
+Networks of full size are slow here: a test file says under SMALL_OPTIONS which overrides make its option small.
 """
 
 import ast
@@ -44,8 +44,8 @@ def said_by_test_files(name: str) -> dict[str, Any]:
     return table
 
 
-PARAMETERS = said_by_test_files("PARAMETERS")
-SMALL = said_by_test_files("SMALL")
+COUNTS = said_by_test_files("PARAMETERS")
+OVERRIDES = said_by_test_files("SMALL_OPTIONS")
 
 
 @functools.cache
@@ -58,7 +58,7 @@ def config_of(name: str, *overrides: str) -> DictConfig:
 
 def made(name: str, seed: int = 0) -> ImageDetector:
     torch.manual_seed(seed)
-    cfg = config_of(name, *SMALL.get(name, []))
+    cfg = config_of(name, *OVERRIDES.get(name, []))
     detector = build_detector(cfg.model, {"height": HEIGHT, "width": WIDTH})
     assert isinstance(detector, ImageDetector)
     return detector
@@ -132,14 +132,14 @@ def trained(request: pytest.FixtureRequest) -> tuple[str, ImageDetector]:
 
 def test_no_option_is_left_out() -> None:
     assert {"draem", "draem_sevnet", "patchcore", "dinomaly"} <= set(IMAGES)
-    assert set(IMAGES) <= set(PARAMETERS)
+    assert set(IMAGES) <= set(COUNTS)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_number_of_parameters_as_configured(name: str) -> None:
     cfg = config_of(name, *(["model.weights=random"] if "weights" in config_of(name).model else []))
     detector = build_detector(cfg.model, {"height": HEIGHT, "width": WIDTH})
-    assert sum(parameter.numel() for parameter in detector.parameters()) == PARAMETERS[name]
+    assert sum(parameter.numel() for parameter in detector.parameters()) == COUNTS[name]
 
 
 # --- scores -------------------------------------------------------------------------------------------------

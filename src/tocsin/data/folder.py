@@ -43,6 +43,10 @@ class ImageFolder(ImageDataModule):
     mask_suffix: str | None = None
     group_pattern: str | None = None
 
+    @property
+    def source(self) -> str:
+        return "/".join(Path(str(self.root)).absolute().parts[-2:])
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_share("normal_test_fraction")

@@ -1,8 +1,8 @@
 """The Health Data Map (HDMAP): tooth-by-tooth vibration maps of a planetary gearbox in four domains.
 
 Source: image specification, section 5.1. The layout is `<root>/<domain>/{train/good, test/good, test/fault}` with
-32-bit float TIFFs of 31 x 95 pixels that may exceed 1. The real maps are not public: without `root`, a seeded stand-in
-is drawn.
+32-bit float TIFFs of 31 x 95 pixels that may exceed 1. The real maps are not public: without `root`, a seeded
+stand-in is drawn.
 """
 
 import logging
@@ -68,6 +68,10 @@ class HDMap(ImageDataModule):
         train, test = self._read(self.domain)
         self._targets = {name: self._read(name)[1] for name in names[1:]}
         return train, test
+
+    @property
+    def source(self) -> str:
+        return f"{'standin' if self.root is None else Path(self.root).name}/{self.domain}"
 
     def targets(self) -> dict[str, ImageSet]:
         return self._targets

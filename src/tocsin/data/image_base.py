@@ -91,6 +91,11 @@ class ImageDataModule(DataModule):
     def load(self) -> tuple[ImageSet, ImageSet]:
         """The train and test images; validation is cut from them."""
 
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Data set and part of it, as `set/part`: the column of the tables of a sweep."""
+
     def targets(self) -> dict[str, ImageSet]:
         """Further test sets by name, such as other domains."""
         return {}
@@ -146,6 +151,7 @@ class ImageDataModule(DataModule):
         splits = self.ready
         labels = splits.test.labels
         return {
+            "source": self.source,
             "fingerprint": self.fingerprint(),
             "n_train": len(splits.train),
             "n_val": len(splits.val),

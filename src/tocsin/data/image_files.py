@@ -124,7 +124,6 @@ def _checked(pixels: np.ndarray, path: Path) -> np.ndarray:
             f"{path}: holds an array of shape {pixels.shape}; one gray or colour image (H, W[, C]) is needed"
         )
     pixels = pixels[:, :, : 3 if pixels.shape[2] >= 3 else 1]  # without alpha
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype in (np.bool_, np.float64):
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
             pixels = pixels.astype(np.float32)

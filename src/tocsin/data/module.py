@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as L
+import pandas as pd
 
 from tocsin.errors import DataError
 
@@ -33,6 +34,10 @@ class DataModule(L.LightningDataModule):
     @abstractmethod
     def summary(self) -> dict[str, Any]:
         """The `data` section of metrics.json."""
+
+    def manifest(self) -> pd.DataFrame | None:
+        """Which item is in which split; None where the splits are stretches of time."""
+        return None
 
     @abstractmethod
     def scoring_state(self) -> dict[str, Any]:

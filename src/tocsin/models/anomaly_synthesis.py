@@ -1,8 +1,8 @@
 """Synthetic anomalies on normal images: textures in Perlin masks, or strips of the image itself.
 
 DRAEM (ICCV 2021, section 3.3): I_a = (1 - M) I + M ((1 - beta) A + beta I) with the mask M, the texture A and the
-transparency beta ~ U(0, 0.8). Half of the images stay normal; so do those whose mask turns out empty. What differs: all
-is done for a batch at once, only masked pixels are computed, and values are not cut off, as maps of floats may
+transparency beta ~ U(0, 0.8). Half of the images stay normal; so do those whose mask turns out empty. What differs:
+all is done for a batch at once, only masked pixels are computed, and values are not cut off, as maps of floats may
 exceed 1.
 """
 

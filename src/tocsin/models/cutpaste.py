@@ -1,7 +1,7 @@
 """Scaled, additive CutPaste: a strip of an image is added at another place of it, at a strength of its own.
 
-After CutPaste (Li et al., CVPR 2021), in the form that was made for one-channel maps of vibration energy: the strip is
-divided by its largest value, multiplied by the amplitude and added, without a clamp, so that the amplitude can be
+After CutPaste (Li et al., CVPR 2021), in the form that was made for one-channel maps of vibration energy: the strip
+is divided by its largest value, multiplied by the amplitude and added, without a clamp, so that the amplitude can be
 seen. What differs: widths and heights are shares of the image, and strips never overlap their origin (above or below
 it there is always room).
 """

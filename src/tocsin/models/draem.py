@@ -1,10 +1,11 @@
 """DRAEM: two networks learn on synthetic anomalies, one to remove them and one to see what was removed.
 
 Zavrtanik, Kristan and Skocaj, "DRAEM - A Discriminatively Trained Reconstruction Embedding for Surface Anomaly
-Detection", ICCV 2021, and the authors' code. Loss: squared error and 1 - SSIM of the reconstruction, and the focal loss
-of the map. What differs: images of any size; images are divided by the typical largest value of the training images,
-which is 1 for photographs, so that maps of floats of any unit can be read; sources of textures, see `textures`; and the
-synthetic anomalies on validation data are the same in every epoch, so that their loss can choose a checkpoint.
+Detection", ICCV 2021, and the authors' code. Loss: squared error and 1 - SSIM of the reconstruction, and the focal
+loss of the map. What differs: images of any size; images are divided by the typical largest value of the training
+images, which is 1 for photographs, so that maps of floats of any unit can be read; sources of textures, see
+`textures`; and the synthetic anomalies on validation data are the same in every epoch, so that their loss can
+choose a checkpoint.
 """
 
 from collections.abc import Iterable
@@ -88,7 +89,7 @@ class Draem(ImageDetector):
         self.reconstructive = ReconstructiveNetwork(width=recon_width)
         self.discriminative = DiscriminativeNetwork(width=disc_width)
         init_as_published(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on any device
+        self.to(memory_format=torch.channels_last)  # faster on any device
 
     # ------------------------------------------------------------------ preparation
 
@@ -105,10 +106,7 @@ class Draem(ImageDetector):
 
     def synthetic(self, batch: ImageBatch) -> Synthetic:
         """Synthetic anomalies on a batch: new ones in training, always the same ones of an image in evaluation."""
-        if self.training:
-            seeds = torch.randint(2**62, (len(batch.image),))
-        else:
-            seeds = batch.position.cpu()
+        seeds = torch.randint(2**62, (len(batch.image),)) if self.training else batch.position.cpu()
         made: Synthetic = self.synthesis(batch.image / self.unit, seeds)
         return made
 

@@ -5,6 +5,8 @@ Detection", ICCV 2021, section 3.1 and the authors' code. Every convolution is 3
 every step up is bilinear. What differs: the images may be of any size, see `padded`.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -56,7 +58,7 @@ class ReconstructiveNetwork(nn.Module):
     def __init__(self, *, width: int = 128) -> None:
         super().__init__()
         channels = [3, width, 2 * width, 4 * width, 8 * width, 8 * width]
-        blocks = [_block(n_in, n_out) for n_in, n_out in zip(channels, channels[1:], strict=False)]
+        blocks = [_block(n_in, n_out) for n_in, n_out in pairwise(channels)]
         pooled: list[nn.Module] = [blocks[0]]
         for block in blocks[1:]:
             pooled += [nn.MaxPool2d(2), block]

@@ -1,8 +1,8 @@
 """Losses between images, as pure functions, in full precision whatever autocast does.
 
 SSIM: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004, with a
-Gaussian window of 11 pixels. Focal loss: Lin et al., ICCV 2017, for two classes and without class weights: with a weight
-of 1 for the anomalous class and so of 0 for the other, "all is anomalous" would be an optimum.
+Gaussian window of 11 pixels. Focal loss: Lin et al., ICCV 2017, for two classes and without class weights: with a
+weight of 1 for the anomalous class and so of 0 for the other, "all is anomalous" would be an optimum.
 """
 
 import torch

@@ -1,9 +1,9 @@
 """Perlin noise and the masks of anomalies made of it, for a whole batch at once.
 
 Perlin, "Improving Noise", SIGGRAPH 2002; masks as in DRAEM, ICCV 2021, section 3.3 and the authors' code: lattices of
-2^k cells a side, k in {0..5} for each side alone, rotated by up to 90 degrees, cut at 0.5. What differs: cells have at
-least four pixels a side, as on smaller ones most of the noise is lost between the pixels; at 128 pixels and more all
-lattices of the paper are drawn.
+2^k cells a side, k in {0..5} for each side alone, rotated by up to 90 degrees, cut at 0.5. What differs: cells have
+at least four pixels a side, as on smaller ones most of the noise is lost between the pixels; at 128 pixels and more
+all lattices of the paper are drawn.
 """
 
 import math

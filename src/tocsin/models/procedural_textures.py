@@ -1,8 +1,8 @@
 """Textures drawn from formulae, for machines without a folder of them.
 
 DRAEM pastes photographs of textures; its ablation finds that what is pasted matters little as long as it is varied.
-Seven families: fractal Perlin noise, gratings, Voronoi cells, checkers, strokes, gradients and blurred noise, each with
-random scales, directions and palettes.
+Seven families: fractal Perlin noise, gratings, Voronoi cells, checkers, strokes, gradients and blurred noise, each
+with random scales, directions and palettes.
 """
 
 import math
@@ -35,11 +35,10 @@ def procedural_textures(n: int, size: Size, *, seed: int = 0) -> Tensor:
         (N, 3, H, W) float32 in [0, 1].
     """
     made = torch.empty(n, 3, *size)
-    for index, family in enumerate(FAMILIES):
+    for index, family in enumerate(FAMILIES[:n]):
         rows = torch.arange(index, n, len(FAMILIES))
-        if len(rows):
-            draws = SeededDraws(rows + seed * n)
-            made[rows] = _coloured(family(size, draws), draws)
+        draws = SeededDraws(rows + seed * n)
+        made[rows] = _coloured(family(size, draws), draws)
     return made
 
 

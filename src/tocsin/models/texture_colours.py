@@ -1,8 +1,8 @@
 """Textures under another light: three changes for each image, of ten that are drawn without repetition.
 
-DRAEM (ICCV 2021) changes the textures it pastes by three of ten augmentations. What differs: the three come in a fixed
-order, those that move or need the whole texture first; and only the pixels that a mask will show are computed, on
-average one in twenty.
+DRAEM (ICCV 2021) changes the textures it pastes by three of ten augmentations. What differs: the three come in a
+fixed order, those that move or need the whole texture first; and only the pixels that a mask will show are
+computed, on average one in twenty.
 """
 
 import math
@@ -111,14 +111,15 @@ def _recoloured(colours: Tensor, image: Tensor, uses: dict[str, Tensor], draws: 
     angle = drawn("hue", -50 / 255, 50 / 255, idle=0.0) * 2 * math.pi
     turn = hue_matrices(angle[:, 0], drawn("hue", 0.5, 1.5, idle=1.0)[:, 0])
     threshold = drawn("solarise", 32 / 255, 128 / 255, idle=2.0)
-    threshold = torch.where(
-        _drawn(draws, device, 0.0, 1.0, 1) < 0.5, threshold, 2.0
-    )  # half of those that may
+    spared = _drawn(draws, device, 0.0, 1.0, 1) < 0.5  # solarise leaves half of the images as they are
+    threshold = torch.where(spared, 2.0, threshold)
     steps = torch.where(uses["posterise"], 2.0 ** (1 + draws.integers(n=7).to(device)) - 1, _FINE)[:, None]
     sign = torch.where(uses["invert"], -1.0, 1.0)[:, None]
 
     per_image = torch.cat([gamma, gain, offset, threshold, steps, sign, turn.flatten(1)], dim=1)  # (B, 17)
-    gamma, gain, offset, threshold, steps, sign, turn = per_image[image].split([3, 1, 1, 1, 1, 1, 9], dim=1)
+    gamma, gain, offset, threshold, steps, sign, turn = torch.split(
+        per_image[image], [3, 1, 1, 1, 1, 1, 9], dim=1
+    )
     colours = ((colours**gamma) * gain + offset).clamp_(0.0, 1.0)
     colours = (turn.reshape(-1, 3, 3) @ colours[:, :, None])[:, :, 0].clamp_(0.0, 1.0)
     colours = torch.where(colours >= threshold, 1.0 - colours, colours)

@@ -1,9 +1,9 @@
 """What is pasted as an anomaly: a bank of textures, from which single pixels are taken.
 
 DRAEM (ICCV 2021, section 3.3) pastes images of the Describable Textures Dataset. Here the source is an option: any
-folder of images, the training images themselves cut into tiles that change places (as MemSeg, 2022, does for structural
-anomalies), or formulae. Where the training images are grey, as maps of sensors are, so are the textures: colour alone
-would give them away.
+folder of images, the training images themselves cut into tiles that change places (as MemSeg, 2022, does for
+structural anomalies), or formulae. Where the training images are grey, as maps of sensors are, so are the textures:
+colour alone would give them away.
 """
 
 from collections.abc import Sequence
@@ -95,9 +95,7 @@ class TextureBank(nn.Module):
             pixels = _bytes(pixels.float().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) / (LEVELS - 1))
         self.grey = grey.to(self.grey.device)
         self.cumulative = _cumulative(pixels).to(self.cumulative.device)
-        self.pixels = (
-            pixels.permute(0, 2, 3, 1).contiguous().to(self.pixels.device)
-        )  # colours of a pixel together
+        self.pixels = pixels.permute(0, 2, 3, 1).contiguous().to(self.pixels.device)
 
     def _made(self, source: str, count: int, images: Tensor) -> Tensor:
         H, W = images.shape[2:]
