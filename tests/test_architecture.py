@@ -20,8 +20,17 @@ LAYERS = [
     ["models"],
     ["config", "checkpoints", "optimizers", "schedulers", "results", "tasks"],
     ["results_table", "callbacks"],
-    ["devices", "members", "pipeline", "streaming", "series_prediction", "image_prediction", "prediction"],
-    ["help", "cli"],
+    [
+        "devices",
+        "members",
+        "pipeline",
+        "streaming",
+        "series_prediction",
+        "image_prediction",
+        "prediction",
+        "onnx_export",
+    ],
+    ["help", "cli", "export"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

@@ -21,7 +21,7 @@ from tocsin.models.base import SeriesDetector
 
 FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml"))
 OPTIONS = [tuple(file.removesuffix(".yaml").rsplit("/", 1)) for file in FILES if "/" in file]
-MAINS = ("train", "evaluate", "predict")
+MAINS = ("train", "evaluate", "predict", "export")
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 MENTIONS = "(?s)."  # what is said in the end is tested by `explain`
 NEEDED = {("threshold", "fixed"): ["threshold.value=1.5"]}  # what an option leaves for the user to give

@@ -1,4 +1,4 @@
-"""The commands train, evaluate and predict: Hydra composes, `tocsin.pipeline` does the work.
+"""The commands train, evaluate, predict and export: Hydra composes, `tocsin.pipeline` does the work.
 
 Nothing heavy is imported before the configuration is composed, so that --help and tab completion answer at
 once. An error that is the user's to mend is one line; any other keeps its stack trace.
@@ -31,6 +31,11 @@ def evaluate() -> None:
 def predict() -> None:
     """Entry point of predict.py and tocsin-predict."""
     _run("predict")
+
+
+def export() -> None:
+    """Entry point of python -m tocsin.export."""
+    _run("export")
 
 
 def _run(command: str) -> None:
@@ -66,6 +71,8 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _program(command: str) -> str:
+    if Path(sys.argv[0]).parent.name == "tocsin":
+        return f"python -m tocsin.{command}"
     name = Path(sys.argv[0]).name
     return f"python {name}" if name.endswith(".py") else name
 
@@ -80,6 +87,7 @@ def _launch(command: str, arguments: list[str]) -> None:
     store.store("train_schema", config.TrainSchema)
     store.store("evaluate_schema", config.EvaluateSchema)
     store.store("predict_schema", config.PredictSchema)
+    store.store("export_schema", config.ExportSchema)
     _register_resolvers()
     if command != "train":
         store.store("run", _config_of_run(command, arguments), package="_global_")
@@ -159,10 +167,21 @@ def _predict(cfg: Any) -> None:
     predict(cfg)
 
 
+def _export(cfg: Any) -> None:
+    from tocsin.onnx_export import export
+
+    export(cfg)
+
+
 # Groups that are one object each: their keys are arguments of its constructor.
 OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
 
-TASKS: dict[str, Callable[[Any], Any]] = {"train": _train, "evaluate": _evaluate, "predict": _predict}
+TASKS: dict[str, Callable[[Any], Any]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "export": _export,
+}
 
 
 # --- run folders --------------------------------------------------------------------------------------------

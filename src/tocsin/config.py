@@ -82,6 +82,13 @@ class PredictSchema(EvaluateSchema):
     contributions: bool = True
 
 
+@dataclass
+class ExportSchema(EvaluateSchema):
+    """Top-level keys of `python -m tocsin.export`."""
+
+    output: str | None = None
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint that names the most similar choice, or all of them if none is similar."""
     names = sorted(choices)

@@ -25,6 +25,11 @@ USAGE = {
   {program} ckpt_path=outputs/.../checkpoints/best.ckpt input=new.csv output=scores.csv
   tail -f live.csv | {program} ckpt_path=... input=-
 """,
+    "export": """\
+{program}: write a trained detector as an ONNX graph
+
+  {program} ckpt_path=outputs/.../checkpoints/best.ckpt output=model.onnx
+""",
 }
 
 FOOTER = """\
@@ -37,7 +42,7 @@ def help_text(command: str, conf: Path, program: str) -> str:
     """Usage, the options of every group with a line on each, and the top-level keys.
 
     Args:
-        command: `train`, `evaluate` or `predict`.
+        command: `train`, `evaluate`, `predict` or `export`.
         conf: Folder of the configuration.
         program: How the user called it.
     """

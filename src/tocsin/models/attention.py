@@ -36,7 +36,7 @@ class CrossAttentionDecoder(nn.Module):
         Returns:
             (B, N, S).
         """
-        out: Tensor = self.head(self.layers(queries.expand(len(memory), -1, -1), memory))
+        out: Tensor = self.head(self.layers(queries.expand(memory.shape[0], -1, -1), memory))
         return out
 
 

@@ -264,7 +264,7 @@ class MaskedAutoencoder(SeriesDetector):
         """Latents back in their places, a mask token in all others: (B, N, D)."""
         if index is None or token is None:
             return latent
-        empty = (token + self.positions).to(latent.dtype).expand(len(latent), -1, -1)
+        empty = (token + self.positions).to(latent.dtype).expand(latent.shape[0], -1, -1)
         return empty.scatter(1, index, latent)
 
     def _decode(self, unit: str, masked: Masked, *, student: bool) -> tuple[Tensor, Tensor | None]:
@@ -308,7 +308,7 @@ class MaskedAutoencoder(SeriesDetector):
         """Each window once per mask of the score, (B * G, ...)."""
         masks = self.channel_masks if unit == "channel" else self.masks
         return self._masked(
-            unit, x.repeat_interleave(len(masks), dim=0), masks.repeat(len(x), 1), self.n_hidden
+            unit, x.repeat_interleave(len(masks), dim=0), masks.repeat(x.shape[0], 1), self.n_hidden
         )
 
     def _masked(self, unit: str, x: Tensor, mask: Tensor, n_hidden: int) -> Masked:
@@ -444,7 +444,7 @@ class MaskedAutoencoder(SeriesDetector):
         """Outputs and hidden values (B, G, N, P * C) under each mask, all in one forward."""
         masked = self._each_mask(unit, x)
         teacher, imitation = self._decode(unit, masked, student=student)
-        shape = (len(x), -1, self.n_patches, self.patch_values)
+        shape = (x.shape[0], -1, self.n_patches, self.patch_values)
         teacher = teacher[..., : self.patch_values].float().reshape(shape)  # (B, G, N, P * C)
         values = masked.values.reshape(shape)  # (B, G, N, P * C)
         return teacher, None if imitation is None else imitation.float().reshape(shape), values

@@ -307,13 +307,13 @@ class ProDiffAD(SeriesDetector):
         """Windows (B, T, C) made noisy up to level `start` () and denoised again, mean of all draws."""
         network, walk = self._sampler()
         draws = len(self.noise)
-        start = start.expand(len(x) * draws)  # (B * K,)
-        noise = self.noise.to(x).repeat(len(x), 1, 1)  # (B * K, T, C)
+        start = start.expand(x.shape[0] * draws)  # (B * K,)
+        noise = self.noise.to(x).repeat(x.shape[0], 1, 1)  # (B * K, T, C)
         z = add_noise(x.repeat_interleave(draws, dim=0), noise, walk[0] * start)
         for share, share_to in pairwise(walk):
             level, to = share * start, share_to * start
             z = ddim_step(z, predict(network, z, level), level, to)
-        return torch.unflatten(z, 0, (len(x), draws)).mean(dim=1)  # (B, T, C)
+        return torch.unflatten(z, 0, (x.shape[0], draws)).mean(dim=1)  # (B, T, C)
 
     def deviations(self, x: Tensor) -> Tensor:
         """Signed difference of each point from its reconstruction.
