@@ -51,6 +51,7 @@ for message in (
     ".*smaller than the logging interval.*",  # values are logged per epoch
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on a newer torch
     ".*dataloader.*shuffl.*",
+    ".*in eval mode at the start of training.*",  # frozen networks
 ):
     warnings.filterwarnings("ignore", message=message)
 
@@ -150,7 +151,10 @@ def build_detector(node: DictConfig, dims: Mapping[str, int]) -> Detector:
 
 def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, Any] | None = None) -> Task:
     """Task of a configuration around its detector; with `checkpoint`, with its weights and in its stage."""
-    detector = build_detector(cfg.model, dims)
+    node = cfg.model
+    if checkpoint is not None and locate(node._target_).kind == "image" and "weights" in node:  # type: ignore[attr-defined]
+        node = OmegaConf.merge(node, {"weights": None})  # they are in the checkpoint: none are fetched
+    detector = build_detector(node, dims)
     task: Task = build(
         cfg.task,
         detector=detector,
