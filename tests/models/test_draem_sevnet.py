@@ -11,6 +11,15 @@ from tocsin.models.draem_sevnet import DraemSevNet
 
 PARAMETERS = {"draem_sevnet": 97_680_774}  # of any height and width
 
+SMALL_OPTIONS = {
+    "draem_sevnet": [
+        "model.recon_width=4",
+        "model.disc_width=8",
+        "model.n_textures=14",
+        "model.warmup_steps=0",
+    ]
+}
+
 TINY = {"recon_width": 2, "disc_width": 8, "n_textures": 14, "warmup_steps": 0}
 
 

@@ -18,7 +18,9 @@ from tocsin.models.patch_features import PatchFeatures
 from tocsin.models.patchcore import PatchCore, resized_and_smoothed
 
 PARAMETERS = {"patchcore": 24_862_528}  # up to layer3, all of them frozen
-SMALL = {"patchcore": ["model.backbone=test_resnet", "model.layers=[layer1,layer2]", "model.weights=random"]}
+SMALL_OPTIONS = {
+    "patchcore": ["model.backbone=test_resnet", "model.layers=[layer1,layer2]", "model.weights=random"]
+}
 
 TINY = {"backbone": "test_resnet", "layers": ["layer1", "layer2"], "weights": "random"}
 CELL = 8  # pixels of a patch of `Cells`
