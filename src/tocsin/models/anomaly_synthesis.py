@@ -87,10 +87,10 @@ class AnomalySynthesis(nn.Module):
             return self._synthesised(images.float(), SeededDraws(seeds), amplitude)
 
     def _synthesised(self, images: Tensor, draws: SeededDraws, amplitude: Tensor | None) -> Synthetic:
-        clean = self._turned(images, draws)
-        odd = draws.uniform() < (self.probability if amplitude is None else 1.0)
-        coin = draws.uniform() < 0.5
-        strength = draws.uniform()
+        turn, angle, chance, side, strength = draws.uniform(5).T
+        clean = self._turned(images, turn < self.rotation, (2 * angle - 1) * _MAX_ANGLE)
+        odd = chance < (self.probability if amplitude is None else 1.0)
+        coin = side < 0.5
         by_kind = {
             "perlin": odd & (coin | (self.anomaly == "perlin")) & (self.anomaly != "cutpaste"),
             "cutpaste": odd & (~coin | (self.anomaly == "cutpaste")) & (self.anomaly != "perlin"),
@@ -113,10 +113,8 @@ class AnomalySynthesis(nn.Module):
             amplitudes[where] = size * masks.any(dim=2).any(dim=1)
         return Synthetic(image, clean, mask, amplitudes)
 
-    def _turned(self, images: Tensor, draws: SeededDraws) -> Tensor:
-        turn = draws.uniform() < self.rotation
-        angles = draws.uniform(low=-_MAX_ANGLE, high=_MAX_ANGLE)
-        rows = turn.nonzero()[:, 0]
+    def _turned(self, images: Tensor, chosen: Tensor, angles: Tensor) -> Tensor:
+        rows = chosen.nonzero()[:, 0]
         if not len(rows):
             return images
         where = rows.to(images.device)

@@ -26,8 +26,34 @@ AUGMENTATIONS = (
     "invert",
 )
 N_AUGMENTATIONS = 3  # for each image
-_FINE = 2.0**20  # steps of a posterisation that changes nothing
 _CROSS = ((0, 1), (0, -1), (1, 0), (-1, 0))
+
+# Augmentation, smallest and largest value of what it draws, and the value that changes nothing.
+_DRAWN = (
+    ("rotation", -math.pi / 4, math.pi / 4, 0.0),
+    ("autocontrast", 1.0, 1.0, 0.0),
+    ("equalise", 1.0, 1.0, 0.0),
+    ("sharpness", 0.1, 1.9, 1.0),
+    ("hue", -2 * math.pi * 50 / 255, 2 * math.pi * 50 / 255, 0.0),
+    ("hue", 0.5, 1.5, 1.0),  # saturation
+    ("gamma", -1.0, 1.0, 0.0),  # powers of two, for each channel
+    ("gamma", -1.0, 1.0, 0.0),
+    ("gamma", -1.0, 1.0, 0.0),
+    ("brightness", 0.8, 1.2, 1.0),
+    ("brightness", -30 / 255, 30 / 255, 0.0),
+    ("solarise", 32 / 255, 224 / 255, 1.0),  # from half of it on, none
+    ("posterise", 1.0, 8.0, 20.0),  # bits
+    ("invert", -1.0, -1.0, 1.0),
+)
+_MOST_SOLARISED = 128 / 255
+
+
+def _changes(draws: SeededDraws) -> list[Tensor]:
+    """What is done to each image: (B,) float32 for each row of `_DRAWN`."""
+    chosen = draws.permutation(len(AUGMENTATIONS)) < N_AUGMENTATIONS  # (B, 10), three true in each row
+    low, high, idle = torch.tensor([row[1:] for row in _DRAWN]).T
+    values = low + (high - low) * draws.uniform(len(_DRAWN))
+    return [*torch.where(chosen[:, [AUGMENTATIONS.index(row[0]) for row in _DRAWN]], values, idle).T]
 
 
 def texture_colours(bank: TextureBank, pixels: Pixels, draws: SeededDraws, size: tuple[int, int]) -> Tensor:
@@ -44,25 +70,17 @@ def texture_colours(bank: TextureBank, pixels: Pixels, draws: SeededDraws, size:
     """
     device = pixels.image.device
     texture = draws.integers(n=len(bank)).to(device)
-    chosen = (draws.permutation(len(AUGMENTATIONS)) < N_AUGMENTATIONS).to(
-        device
-    )  # (B, 10), three true in each row
-    uses = {name: chosen[:, index] for index, name in enumerate(AUGMENTATIONS)}
-
-    moved = _rotated(pixels, _drawn(draws, device, -math.pi / 4, math.pi / 4) * uses["rotation"], size)
-    table = _table(bank.cumulative[texture], uses["autocontrast"], uses["equalise"])
+    changes = _changes(draws)
+    angle, autocontrast, equalise, sharpness = torch.stack(changes[:4]).to(device)
+    moved = _rotated(pixels, angle, size)
+    table = _table(bank.cumulative[texture], autocontrast > 0, equalise > 0)
     colours = _looked_up(table, moved, bank.values(texture, moved))
-    sharp = uses["sharpness"][pixels.image].nonzero()[:, 0]
-    some = Pixels(*(part[sharp] for part in moved))
-    factor = _drawn(draws, device, 0.1, 1.9)[some.image, None]
-    blurred = _cross_mean(bank, table, texture, some)
-    colours[sharp] = (blurred + factor * (colours[sharp] - blurred)).clamp(0.0, 1.0)
-    colours = _recoloured(colours, pixels.image, uses, draws)
+    factor = sharpness[pixels.image]
+    sharp = (factor != 1.0).nonzero()[:, 0]
+    blurred = _cross_mean(bank, table, texture, Pixels(*(part[sharp] for part in moved)))
+    colours[sharp] = (blurred + factor[sharp, None] * (colours[sharp] - blurred)).clamp(0.0, 1.0)
+    colours = _recoloured(colours, pixels.image, changes[4:])
     return torch.where(bank.grey, colours.mean(dim=1, keepdim=True), colours)
-
-
-def _drawn(draws: SeededDraws, device: torch.device, low: float, high: float, *shape: int) -> Tensor:
-    return draws.uniform(*shape, low=low, high=high).to(device)
 
 
 def _rotated(pixels: Pixels, angles: Tensor, size: tuple[int, int]) -> Pixels:
@@ -97,29 +115,15 @@ def _cross_mean(bank: TextureBank, table: Tensor, texture: Tensor, pixels: Pixel
     )
 
 
-def _recoloured(colours: Tensor, image: Tensor, uses: dict[str, Tensor], draws: SeededDraws) -> Tensor:
-    """What changes each pixel (P, 3) by itself. An image that does not use a change gets one that changes nothing."""
-    device = colours.device
-
-    def drawn(name: str, low: float, high: float, *shape: int, idle: float) -> Tensor:
-        values = _drawn(draws, device, low, high, *(shape or (1,)))
-        return torch.where(uses[name][:, None], values, idle)  # (B, 3) or (B, 1)
-
-    gamma = drawn("gamma", -1.0, 1.0, 3, idle=0.0).exp2()
-    gain = drawn("brightness", 0.8, 1.2, idle=1.0)
-    offset = drawn("brightness", -30 / 255, 30 / 255, idle=0.0)
-    angle = drawn("hue", -50 / 255, 50 / 255, idle=0.0) * 2 * math.pi
-    turn = hue_matrices(angle[:, 0], drawn("hue", 0.5, 1.5, idle=1.0)[:, 0])
-    threshold = drawn("solarise", 32 / 255, 128 / 255, idle=2.0)
-    spared = _drawn(draws, device, 0.0, 1.0, 1) < 0.5  # solarise leaves half of the images as they are
-    threshold = torch.where(spared, 2.0, threshold)
-    steps = torch.where(uses["posterise"], 2.0 ** (1 + draws.integers(n=7).to(device)) - 1, _FINE)[:, None]
-    sign = torch.where(uses["invert"], -1.0, 1.0)[:, None]
-
-    per_image = torch.cat([gamma, gain, offset, threshold, steps, sign, turn.flatten(1)], dim=1)  # (B, 17)
-    gamma, gain, offset, threshold, steps, sign, turn = torch.split(
-        per_image[image], [3, 1, 1, 1, 1, 1, 9], dim=1
-    )
+def _recoloured(colours: Tensor, image: Tensor, changes: list[Tensor]) -> Tensor:
+    """What changes each pixel (P, 3) by itself, with (B,) values for the images."""
+    hue, saturation, *gammas, gain, offset, threshold, bits, sign = changes
+    threshold = torch.where(threshold > _MOST_SOLARISED, 2.0, threshold)  # of colours, which are at most 1
+    steps = bits.floor().exp2() - 1
+    single = [*(gamma.exp2() for gamma in gammas), gain, offset, threshold, steps, sign]
+    turns = hue_matrices(hue, saturation).flatten(1)  # (B, 9)
+    values = torch.cat([torch.stack(single, dim=1), turns], dim=1).to(image.device)[image]  # (P, 17)
+    gamma, gain, offset, threshold, steps, sign, turn = torch.split(values, [3, 1, 1, 1, 1, 1, 9], dim=1)
     colours = ((colours**gamma) * gain + offset).clamp_(0.0, 1.0)
     colours = (turn.reshape(-1, 3, 3) @ colours[:, :, None])[:, :, 0].clamp_(0.0, 1.0)
     colours = torch.where(colours >= threshold, 1.0 - colours, colours)
