@@ -4,9 +4,9 @@
 
 Both sides start from the same random transformer and decoder, without dropout and without biases, which the peer
 leaves out; forward, backward, clipping and StableAdamW are timed, one thread each, in seconds of the processor, as
-other work on the machine does not lengthen these. Sides take turns, and the shortest median of a turn counts. Loss and
-norm of the gradient are compared at the first step, where they must agree, and the loss at the last one, where
-rounding has led them apart a little.
+other work on the machine does not lengthen these. Sides take turns, and the shortest median of a turn counts. Loss
+and norm of the gradient are compared at the first step, where they must agree, and the loss at the last one, where
+rounding may have led them apart.
 """
 
 import argparse
@@ -50,13 +50,17 @@ def make_ours(options: argparse.Namespace, folder: Path) -> tuple[Any, Callable[
 def make_anomalib(options: argparse.Namespace, folder: Path) -> tuple[Any, Callable[[Any], Any], Any]:
     """The same of the peer, with our weights."""
     import anomalib.models.components.feature_extractors.timm as extractors
+    import timm.models.vision_transformer as timm_vit
     import torch
     from anomalib.models.image.dinomaly.components.optimizer import StableAdamW
     from anomalib.models.image.dinomaly.torch_model import DinomalyModel
 
-    create = extractors.timm.create_model
+    resample, create = timm_vit.resample_abs_pos_embed, extractors.timm.create_model
     extractors.timm.create_model = lambda name, **kwargs: create(name, **{**kwargs, "pretrained": False})
     model = DinomalyModel(encoder_name=options.encoder, bottleneck_dropout=0.0).train()
+    timm_vit.resample_abs_pos_embed = (
+        resample  # it resizes positions without antialiasing, for the whole process
+    )
     weights = torch.load(folder / "weights.pt", weights_only=True)
     encoder = {key.removeprefix("encoder."): weights[key] for key in weights if key.startswith("encoder.")}
     left = model.encoder.feature_extractor.load_state_dict(encoder, strict=False)
