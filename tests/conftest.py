@@ -28,6 +28,7 @@ HARMLESS_ENV = (
     "TF_",
     "GRPC_",
     "MPL",
+    "LD_LIBRARY_PATH",  # OpenCV adds its own when first imported
 )
 # Threads that libraries start once for the whole process.
 HARMLESS_THREADS = ("fsspecIO", "tqdm", "pytest", "execnet", "MainThread")

@@ -240,21 +240,22 @@ def test_score_loader_goes_through_a_set_in_order(mvtec: Path) -> None:
 # --- memory -------------------------------------------------------------------------------------------------
 
 
-def draw_mixed(root: Path) -> None:
-    """Gray and colour, 8 and 16 bits, float, of several sizes."""
+def draw_mixed(root: Path, colour: bool) -> None:
+    """Images of 8 and 16 bits, floats and, if asked, colour, of several sizes."""
     folder = root / "train/good"
     draw(folder, 6)
     rng = np.random.default_rng(0)
-    assert cv2.imwrite(str(folder / "colour.png"), rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    if colour:
+        assert cv2.imwrite(str(folder / "colour.png"), rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
     assert cv2.imwrite(str(folder / "deep.png"), rng.integers(0, 65536, (9, 31), dtype=np.uint16))
     tifffile.imwrite(folder / "float.tiff", rng.random((11, 7)).astype(np.float32) * 4)
 
 
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mixed", ["", "depth", "colour"])
 @pytest.mark.parametrize("resize", ["bilinear", "aspect_padding"])
-def test_memory_changes_nothing(mvtec: Path, tmp_path: Path, mixed: bool, resize: str) -> None:
+def test_memory_changes_nothing(mvtec: Path, tmp_path: Path, mixed: str, resize: str) -> None:
     if mixed:
-        draw_mixed(tmp_path)
+        draw_mixed(tmp_path, colour=mixed == "colour")
     root = tmp_path if mixed else mvtec
     options = {"resize": resize, "height": 7, "width": 10}
     kept, read = (list(ready(root, cache=cache, **options).train_dataloader()) for cache in (True, False))
@@ -331,6 +332,7 @@ def test_summary_counts(mvtec: Path) -> None:
     summary = ready(mvtec).summary()
     assert summary.pop("fingerprint")
     assert summary == {
+        "source": f"{mvtec.parent.name}/bolt",
         "n_train": 16,
         "n_val": 4,
         "n_test": 19,
@@ -351,6 +353,9 @@ def test_fingerprint_is_that_of_the_contents(tmp_path: Path) -> None:
     image = two / "train/good/004.png"
     image.write_bytes(image.read_bytes().replace(b"IEND", b"IENE"))
     changed = ready(two).fingerprint()
+    named = {"normal_dir": "train/good", "normal_test_fraction": 0}
+    labelled = ready(one, abnormal_dir="test/bad", **named).fingerprint()
+    assert ready(one, normal_test_dir="test/bad", **named).fingerprint() != labelled
     (one / "test/bad/001.png").rename(one / "test/bad/002.png")
     assert len({original, changed, ready(one).fingerprint()}) == 3
 
@@ -411,10 +416,11 @@ def test_folders_by_name_with_masks_beside_the_images(tmp_path: Path) -> None:
     draw(tmp_path / "Crack", 2, suffix=".jpg")
     draw_mask(tmp_path / "Hole/000.png", 1)
     draw_mask(tmp_path / "Hole/002.png", 5)
+    draw_mask(tmp_path / "Hole/image.png", 0)  # has the suffix of a mask, but no image that it belongs to
     module = ready(tmp_path, normal_dir="Free", abnormal_dir=["Hole", "Crack"], mask_suffix=".png")
-    assert classes(module) == {"Crack": 2, "Free": 2, "Hole": 3}
+    assert classes(module) == {"Crack": 2, "Free": 2, "Hole": 4}
     masks, known = module.masks(module.ready.test)
-    assert known.tolist() == [True, True, True, False, True, False, False]
+    assert known.tolist() == [True, True, True, False, True, False, False, False]
     assert np.argwhere(masks.any(axis=2)).tolist() == [[2, 1], [4, 5]]
 
 

@@ -9,7 +9,9 @@ import pytest
 import tifffile
 from sklearn.metrics import roc_auc_score
 
+from tocsin.data.cache import cached_folder
 from tocsin.data.hdmap import HDMap, write_domain
+from tocsin.data.synthetic import hdmap as generator
 from tocsin.data.synthetic.hdmap import DOMAINS, DomainMaps, domain_maps
 from tocsin.errors import ConfigError, DataError
 
@@ -229,6 +231,26 @@ def test_stand_in_is_drawn_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(AssertionError, match="drawn again"):
             ready(cache_dir=cache, **change)
     assert sorted(path.name for path in cache.iterdir()) == before  # nothing half-made is left
+
+
+def test_folder_in_the_cache_is_complete_or_not_there(tmp_path: Path) -> None:
+    where = {"name": generator.__name__, "arguments": {"seed": 1}, "cache_dir": tmp_path}
+
+    def torn(folder: Path) -> None:
+        (folder / "first").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_folder(torn, **where)
+    assert list(tmp_path.iterdir()) == []
+
+    def overtaken(folder: Path) -> None:
+        (folder / "slow").touch()
+        cached_folder(lambda other: (other / "fast").touch(), **where)
+
+    found = cached_folder(overtaken, **where)  # another process finishes first
+    assert [path.name for path in found.iterdir()] == ["fast"]
+    assert list(tmp_path.iterdir()) == [found]
 
 
 def test_without_a_cache_nothing_is_kept() -> None:

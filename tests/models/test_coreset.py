@@ -79,7 +79,8 @@ def test_few_components_cover_as_well_as_all_features_do() -> None:
 
 def test_axes_are_those_of_most_variance() -> None:
     rows = torch.randn(500, 6) * torch.tensor([1.0, 5.0, 0.1, 3.0, 0.2, 0.3]) + 100.0
-    axes = principal_axes(rows.half(), 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        axes = principal_axes(rows.half(), 3)
     assert axes.abs().argmax(dim=0).tolist() == [1, 3, 0]
     torch.testing.assert_close(axes.T @ axes, torch.eye(3))
 
@@ -90,6 +91,17 @@ def test_copies_are_picked_once() -> None:
     assert sorted((found.indices % 10).tolist()) == [*range(10)]
     assert found.radius < 1e-2
     assert len(coreset_of(torch.zeros(40, 3), 5).indices) == 1
+
+
+@pytest.mark.parametrize("candidates", [(16, 16), (1024, 4096)])
+def test_rounding_does_not_pick_a_point_twice(
+    candidates: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coreset, "_CANDIDATES", candidates)
+    monkeypatch.setattr(coreset, "_COVERED", 0.0)
+    points = cloud(300) + 1_000.0  # far from the origin, a point is some way off itself
+    indices = coreset_of(points, 900).indices
+    assert 100 < len(indices.unique()) == len(indices)
 
 
 @pytest.mark.parametrize("method", ["greedy", "random"])

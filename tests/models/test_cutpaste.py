@@ -40,7 +40,8 @@ def test_values_are_the_strip_at_its_origin_divided_by_its_peak() -> None:
     images = 3.0 * torch.rand(5, 3, 20, 30) - 1.0
     strips = draw_strips((20, 30), draws(5))
     pixels = Pixels(*strip_masks(strips, (20, 30)).nonzero(as_tuple=True))
-    values = strip_values(images, pixels, strips)
+    values, shown = strip_values(images, pixels, strips)
+    assert shown.all()
     for index in range(5):
         (top, left), (height, width) = strips.source[index].tolist(), strips.size[index].tolist()
         cut = images[index, :, top : top + height, left : left + width]
@@ -52,5 +53,7 @@ def test_values_are_the_strip_at_its_origin_divided_by_its_peak() -> None:
 def test_a_strip_of_nothing_adds_nothing() -> None:
     strips = draw_strips((20, 30), draws(2))
     pixels = Pixels(*strip_masks(strips, (20, 30)).nonzero(as_tuple=True))
-    values = strip_values(torch.zeros(2, 3, 20, 30), pixels, strips)
-    assert torch.equal(values, torch.zeros_like(values))
+    images = torch.stack([torch.zeros(3, 20, 30), torch.ones(3, 20, 30)])
+    values, shown = strip_values(images, pixels, strips)
+    assert shown.tolist() == [False, True]
+    assert torch.equal(values, (pixels.image == 1).float()[:, None].expand_as(values))

@@ -11,6 +11,8 @@ from tocsin.models.draem_networks import DiscriminativeNetwork, ReconstructiveNe
 
 PARAMETERS = {"draem": 97_422_725}  # of any height and width
 
+SMALL_OPTIONS = {"draem": ["model.recon_width=4", "model.disc_width=4", "model.n_textures=14"]}
+
 TINY = {"recon_width": 2, "disc_width": 4, "n_textures": 14}
 
 
@@ -29,7 +31,7 @@ def images(n: int, *, seed: int = 0, size: tuple[int, int] = (32, 32)) -> Tensor
     y, x = (torch.arange(side) / side for side in size)
     level = 0.3 + 0.3 * torch.rand(n, 1, 1, generator=generator) * x + 0.2 * y[:, None]
     tint = torch.tensor([1.0, 0.8, 0.6])[:, None, None]
-    return level[:, None] * tint + 0.01 * torch.randn(n, 3, *size, generator=generator)
+    return level[:, None] * tint + 0.002 * torch.randn(n, 3, *size, generator=generator)
 
 
 def batch_of(x: Tensor, label: bool | None = None) -> ImageBatch:
@@ -259,6 +261,29 @@ def test_error_says_what_is_possible(changes: dict[str, object], message: str) -
 
 
 # --- learning -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_learns_to_tell_anomalies_from_clean_images() -> None:
+    """A class weight of 0 for normal pixels would make everything anomalous, a lost gradient nothing."""
+    model = tiny(disc_width=24, n_textures=32)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, (300 - step) / 200)
+        loss = model.loss(batch_of(images(16, seed=step)))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    x = images(64, seed=1_000)
+    with torch.no_grad():
+        synthetic = model.synthetic(batch_of(x))
+        clean, odd = model.score(x), model.score(synthetic.image * model.unit)
+    assert float(clean.map.mean()) < 0.1
+    assert float(odd.map[synthetic.mask].mean()) > 0.5
+    has = synthetic.mask.flatten(1).any(dim=1)
+    right = odd.image[has][:, None] > odd.image[~has]  # the area under the ROC curve
+    assert float(right.float().mean()) > 0.9
 
 
 def test_synthesis_costs_little_beside_a_step_of_narrow_networks() -> None:

@@ -11,6 +11,15 @@ from tocsin.models.draem_sevnet import DraemSevNet
 
 PARAMETERS = {"draem_sevnet": 97_680_774}  # of any height and width
 
+SMALL_OPTIONS = {
+    "draem_sevnet": [
+        "model.recon_width=4",
+        "model.disc_width=8",
+        "model.n_textures=14",
+        "model.warmup_steps=0",
+    ]
+}
+
 TINY = {"recon_width": 2, "disc_width": 8, "n_textures": 14, "warmup_steps": 0}
 
 
@@ -29,7 +38,7 @@ def images(n: int, *, seed: int = 0, size: tuple[int, int] = (32, 32)) -> Tensor
     y, x = (torch.arange(side) / side for side in size)
     level = 0.3 + 0.3 * torch.rand(n, 1, 1, generator=generator) * x + 0.2 * y[:, None]
     tint = torch.tensor([1.0, 0.8, 0.6])[:, None, None]
-    return level[:, None] * tint + 0.01 * torch.randn(n, 3, *size, generator=generator)
+    return level[:, None] * tint + 0.002 * torch.randn(n, 3, *size, generator=generator)
 
 
 def batch_of(x: Tensor) -> ImageBatch:
@@ -218,7 +227,7 @@ def test_error_says_what_is_possible(changes: dict[str, object], message: str) -
 
 @pytest.mark.slow
 def test_learns_to_rank_severities() -> None:
-    model = tiny(disc_width=12)
+    model = tiny(disc_width=24)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for step in range(300):
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, (300 - step) / 200)

@@ -48,6 +48,13 @@ def test_an_entry_is_at_distance_zero_of_itself_even_far_away() -> None:
     assert torch.equal(found.indices[:, 0], torch.arange(300))
 
 
+def test_nearly_equal_distances_are_in_order() -> None:
+    bank = torch.nn.functional.normalize(rows(500)) * 10.0  # all 10 from the origin, but for rounding
+    found = nearest(torch.zeros(1, 16), bank, 500).distances[0]
+    assert (found.diff() >= 0).all()
+    assert len(found.unique()) > 1
+
+
 def test_copies_in_the_bank_are_found_one_by_one() -> None:
     bank = rows(5).repeat(4, 1)
     found = nearest(rows(5), bank, 5, tile=(2, 3))

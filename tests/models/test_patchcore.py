@@ -18,7 +18,9 @@ from tocsin.models.patch_features import PatchFeatures
 from tocsin.models.patchcore import PatchCore, resized_and_smoothed
 
 PARAMETERS = {"patchcore": 24_862_528}  # up to layer3, all of them frozen
-SMALL = {"patchcore": ["model.backbone=test_resnet", "model.layers=[layer1,layer2]", "model.weights=random"]}
+SMALL_OPTIONS = {
+    "patchcore": ["model.backbone=test_resnet", "model.layers=[layer1,layer2]", "model.weights=random"]
+}
 
 TINY = {"backbone": "test_resnet", "layers": ["layer1", "layer2"], "weights": "random"}
 CELL = 8  # pixels of a patch of `Cells`
@@ -37,7 +39,7 @@ class Cells(nn.Module):
         y = torch.linspace(0, 1, h)[:, None].expand(B, 1, h, w)
         x = torch.linspace(0, 1, w).expand(B, 1, h, w)
         rest = colours.new_zeros(B, self.n_features - 5, h, w)
-        features = torch.cat([colours, y, x, rest], dim=1).permute(0, 2, 3, 1)
+        features = torch.cat([rest, colours, y, x], dim=1).permute(0, 2, 3, 1)
         return features * self.scale + self.offset
 
 
@@ -391,6 +393,9 @@ def test_bfloat16_features_are_compared_in_full_precision() -> None:
         model = PatchCore(**options)
         model.features.load_state_dict(plain.features.state_dict())
         scores = fitted(model, scenes(6)).score(images)
+        rows = model.features(images).flatten(0, 2)
+        projected = model._projected(rows)
+    assert torch.equal(projected, model._projected(rows))
     assert scores.map.dtype == scores.image.dtype == torch.float32
     assert (model.axes.T @ model.axes - torch.eye(8)).abs().max() < 1e-4
     torch.testing.assert_close(scores.image, plain.score(images).image, rtol=0.1, atol=0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tocsin.models.checks import check_choice, check_range
-from tocsin.models.cutpaste import draw_strips, strip_masks, strip_values
+from tocsin.models.cutpaste import Strips, draw_strips, strip_masks, strip_values
 from tocsin.models.perlin import perlin_masks, rotated
 from tocsin.models.seeded_draws import SeededDraws
 from tocsin.models.texture_colours import texture_colours
@@ -109,9 +109,7 @@ class AnomalySynthesis(nn.Module):
                 size = 1.0 - MAX_TRANSPARENCY * size if kind == "perlin" else size
             paste = self._paste_textures if kind == "perlin" else self._paste_strips
             where = rows.to(images.device)
-            pixels, values, masks = paste(clean[where], draws.at(rows), size)
-            image[where[pixels.image], :, pixels.y, pixels.x] = values
-            mask[where] = masks
+            mask[where] = masks = paste(image, where, draws.at(rows), size)
             amplitudes[where] = size * masks.any(dim=2).any(dim=1)
         return Synthetic(image, clean, mask, amplitudes)
 
@@ -125,28 +123,23 @@ class AnomalySynthesis(nn.Module):
         turned = rotated(images[where], angles[rows].to(images.device), padding="reflection")
         return images.index_copy(0, where, turned)
 
-    def _paste_textures(
-        self, images: Tensor, draws: SeededDraws, opacity: Tensor
-    ) -> tuple[Pixels, Tensor, Tensor]:
-        H, W = images.shape[2:]
-        masks = perlin_masks((H, W), draws, images.device)
+    def _paste_textures(self, image: Tensor, where: Tensor, draws: SeededDraws, opacity: Tensor) -> Tensor:
+        """Blend textures into these (R,) images of the batch; returns their masks (R, H, W)."""
+        H, W = image.shape[2:]
+        masks = perlin_masks((H, W), draws, image.device)
         pixels = Pixels(*masks.nonzero(as_tuple=True))
         colours = texture_colours(self.bank, pixels, draws, (H, W))
-        before = images[pixels.image, :, pixels.y, pixels.x]
-        return pixels, torch.lerp(before, colours, opacity[pixels.image, None]), masks
+        place = (where[pixels.image], slice(None), pixels.y, pixels.x)
+        image[place] = torch.lerp(image[place], colours, opacity[pixels.image, None])
+        return masks
 
-    def _paste_strips(
-        self, images: Tensor, draws: SeededDraws, strength: Tensor
-    ) -> tuple[Pixels, Tensor, Tensor]:
-        H, W = images.shape[2:]
-        strips = draw_strips((H, W), draws)
-        strips = type(strips)(*(part.to(images.device) for part in strips))
+    def _paste_strips(self, image: Tensor, where: Tensor, draws: SeededDraws, strength: Tensor) -> Tensor:
+        """Add strips to these (R,) images of the batch; returns masks (R, H, W), empty where nothing was cut."""
+        H, W = image.shape[2:]
+        strips = Strips(*(part.to(image.device) for part in draw_strips((H, W), draws)))
         masks = strip_masks(strips, (H, W))
         pixels = Pixels(*masks.nonzero(as_tuple=True))
-        added = strip_values(images, pixels, strips)
-        shown = (
-            torch.zeros_like(strength).scatter_reduce(0, pixels.image, added.abs().amax(dim=1), "amax") > 0
-        )
-        before = images[pixels.image, :, pixels.y, pixels.x]
-        values = before + added * (self.amplitude * strength)[pixels.image, None]
-        return pixels, values, masks & shown[:, None, None]
+        added, shown = strip_values(image[where], pixels, strips)
+        place = (where[pixels.image], slice(None), pixels.y, pixels.x)
+        image[place] += added * (self.amplitude * strength)[pixels.image, None]
+        return masks & shown[:, None, None]

@@ -89,9 +89,7 @@ def farthest_points(
             with the largest norm.
         stop: Stop where no point is farther than this.
     """
-    with torch.autocast(
-        points.device.type, enabled=False
-    ):  # distances are differences: they need their digits
+    with torch.autocast(points.device.type, enabled=False):
         return _sweep(points, size, distances, stop)
 
 

@@ -67,7 +67,7 @@ def strip_masks(strips: Strips, size: tuple[int, int]) -> Tensor:
     return inside(0)[:, :, None] & inside(1)[:, None, :]
 
 
-def strip_values(images: Tensor, pixels: Pixels, strips: Strips) -> Tensor:
+def strip_values(images: Tensor, pixels: Pixels, strips: Strips) -> tuple[Tensor, Tensor]:
     """What is added at the pixels of strips, before the amplitude.
 
     Args:
@@ -76,10 +76,12 @@ def strip_values(images: Tensor, pixels: Pixels, strips: Strips) -> Tensor:
         strips: One for each image.
 
     Returns:
-        (P, 3) float, the largest size in each strip 1; 0 all over for a strip that was cut where nothing is.
+        Values (P, 3) float, the largest size in each strip 1; and (B,) bool, false for a strip that was cut where
+        nothing is: its values are 0.
     """
     shift = (strips.source - strips.target)[pixels.image]  # (P, 2)
     values = images[pixels.image, :, pixels.y + shift[:, 0], pixels.x + shift[:, 1]]  # (P, 3)
     peak = values.new_zeros(len(images)).scatter_reduce(0, pixels.image, values.abs().amax(dim=1), "amax")
-    scale = torch.where(peak > _SILENT, 1.0 / peak.clamp(min=_SILENT), 0.0)
-    return values * scale[pixels.image, None]
+    shown = peak > _SILENT
+    scale = shown / peak.clamp(min=_SILENT)
+    return values * scale[pixels.image, None], shown

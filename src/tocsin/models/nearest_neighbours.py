@@ -46,7 +46,7 @@ def nearest(queries: Tensor, bank: Tensor, k: int = 1, *, tile: tuple[int, int] 
     rows, columns = tile or (_CPU_TILE if bank.device.type == "cpu" else _TILE)
     centre = bank.float().mean(dim=0)
     k = min(k, len(bank))
-    with torch.autocast(bank.device.type, enabled=False):  # distances are differences: they need their digits
+    with torch.autocast(bank.device.type, enabled=False):
         parts = [
             _nearest_of(x.float() - centre, bank, centre, k, columns) for x in torch.split(queries, rows)
         ]

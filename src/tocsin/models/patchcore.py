@@ -225,9 +225,7 @@ class PatchCore(FitOnceDetector, ImageDetector):
         self._check_fitted()
         features = self.features(images)  # (B, h, w, D)
         B, h, w, _ = features.shape
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # distances are differences: they need their digits
+        with torch.autocast(images.device.type, enabled=False):
             rows = self._normalised(features.flatten(0, 2))  # (B * h * w, D)
             found = nearest(rows, self.bank, self.n_neighbours)
             patches = (found.distances.mean(dim=1) * self.spread).reshape(B, h * w)
