@@ -60,6 +60,19 @@ def test_every_tensor_follows_the_paper(amsgrad: bool, threshold: float) -> None
         torch.testing.assert_close(made[index].detach().double(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_all_tensors_at_a_time_is_what_one_after_the_other_is() -> None:
+    """As on a GPU, where each operation takes all tensors."""
+    one, all_together, grads = parameters(), parameters(), gradients(9)
+    run(StableAdamW(one, **OPTIONS), one, grads)
+    optimizer = StableAdamW(all_together, **OPTIONS)
+    with torch.no_grad():
+        for step in grads:
+            for parameter, gradient in zip(all_together, step, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer._update(all_together, optimizer.param_groups[0])
+    assert all(torch.equal(a, b) for a, b in zip(all_together, one, strict=True))
+
+
 @pytest.mark.parametrize("amsgrad", [True, False])
 def test_without_clipping_it_is_adamw(amsgrad: bool) -> None:
     ours, theirs, grads = parameters(), parameters(), gradients(9)

@@ -77,12 +77,15 @@ class StableAdamW(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
+            on_cpu = all(p.device.type == "cpu" for p in parameters)
+            # A GPU wants few large operations, a CPU one tensor after the other: temporaries of all would not fit
+            # into its cache.
+            for piece in [[p] for p in parameters] if on_cpu else [parameters]:
+                self._update(piece, group)
         return loss
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """One step of a group, an operation on all its tensors at a time."""
+        """One step of some tensors of a group, each operation on all of them at a time."""
         states = [self._state_of(parameter, group["amsgrad"]) for parameter in parameters]
         for state in states:
             state["step"] += 1
@@ -99,16 +102,23 @@ class StableAdamW(Optimizer):
             largest = [state["largest"] for state in states]
             torch._foreach_maximum_(largest, second)
             second = largest
+        # Both sides of g / (sqrt(v / c) + eps) times sqrt(c), the bias correction, which then is a number per tensor.
+        corrections = [math.sqrt(1 - beta2 ** state["step"]) for state in states]
         denominators = torch._foreach_sqrt(second)
-        torch._foreach_div_(denominators, [math.sqrt(1 - beta2 ** state["step"]) for state in states])
-        torch._foreach_add_(denominators, group["eps"])
+        torch._foreach_add_(denominators, [group["eps"] * correction for correction in corrections])
 
-        scaled = torch._foreach_div(gradients, denominators)
-        slower = torch._foreach_norm(scaled)  # of each tensor a number, which stays on its device
-        torch._foreach_div_(slower, [group["clip_threshold"] * math.sqrt(p.numel()) for p in parameters])
+        slower = torch._foreach_norm(
+            torch._foreach_div(gradients, denominators)
+        )  # numbers, left on the device
+        roots = [math.sqrt(parameter.numel()) for parameter in parameters]
+        units = [c / (root * group["clip_threshold"]) for c, root in zip(corrections, roots, strict=True)]
+        torch._foreach_mul_(slower, units)
         torch._foreach_clamp_min_(slower, 1.0)
         torch._foreach_mul_(denominators, slower)
-        rates = [-group["lr"] / (1 - beta1 ** state["step"]) for state in states]
+        rates = [
+            -group["lr"] * correction / (1 - beta1 ** state["step"])
+            for correction, state in zip(corrections, states, strict=True)
+        ]
         torch._foreach_addcdiv_(parameters, first, denominators, rates)
 
     def _state_of(self, parameter: Tensor, amsgrad: bool) -> dict[str, Any]:
