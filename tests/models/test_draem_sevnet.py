@@ -13,7 +13,7 @@ PARAMETERS = {"draem_sevnet": 97_680_774}  # of any height and width
 
 SMALL_OPTIONS = {
     "draem_sevnet": [
-        "++model.recon_width=4",
+        "++model.recon_width=8",
         "++model.disc_width=8",
         "++model.n_textures=14",
         "++model.warmup_steps=0",
