@@ -91,8 +91,6 @@ class TextureBank(nn.Module):
             parts.append(_bytes(self._made(source, count, images)))
         pixels = torch.cat(parts)
         grey = (images == images[:, :1]).all()
-        if grey:
-            pixels = _bytes(pixels.float().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) / (LEVELS - 1))
         self.grey = grey.to(self.grey.device)
         self.cumulative = _cumulative(pixels).to(self.cumulative.device)
         self.pixels = pixels.permute(0, 2, 3, 1).contiguous().to(self.pixels.device)
