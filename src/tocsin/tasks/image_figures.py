@@ -1,11 +1,12 @@
 """Pictures of an image run: what was found, missed and falsely alarmed, and curves."""
 
+import math
 from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from tocsin.metrics.functional import precision_recall_curve
-from tocsin.plots.distributions import confusion_matrix, precision_recall, score_histogram
+from tocsin.metrics.functional import precision_recall_curve, roc_curve
+from tocsin.plots.distributions import confusion_matrix, precision_recall, roc, score_histogram
 from tocsin.plots.heat import heat_limits
 from tocsin.plots.images import overlays
 from tocsin.plots.telling import telling_images
@@ -22,15 +23,19 @@ def image_figures(results: ImageResults) -> Iterator[tuple[str, Figure]]:
     if labels is None or not labels.any() or labels.all():
         return
     curve = precision_recall_curve(results.scores, labels)
+    precision, recall = results.test["image_precision"], results.test["image_recall"]
     yield (
         "precision_recall",
         precision_recall(
             curve.precision,
             curve.recall,
             base_rate=float(labels.mean()),
-            operating_point=(results.test["image_recall"], results.test["image_precision"]),
+            operating_point=(recall, precision) if math.isfinite(precision) else None,  # there may be no alarm
         ),
     )
+    curves = {"images": roc_curve(results.scores, labels, max_points=2000)}
+    areas = {"images": results.test["image_auroc"]}
+    yield "roc", roc(curves, areas)
     yield (
         "confusion_matrix",
         confusion_matrix(results.scores >= threshold, labels, ("normal", "anomalous")),
