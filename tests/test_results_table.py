@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tocsin.errors import TocsinError
-from tocsin.results_table import cell, read_rows, tables, update_page
+from tocsin.results_table import cell, read_rows, tables, transfer, update_page
 
 
 def write_run(folder: Path, model: str, seed: int, entity: str, vus: float | None) -> None:
@@ -116,6 +116,20 @@ def test_domains_of_images_have_a_column_each_and_undefined_tables_are_left_out(
         "| draem | 0.900 | 0.800 |",
     ]
     assert "Pixel" not in made
+
+
+def test_transfer_between_domains_is_a_matrix_of_means_over_seeds(tmp_path: Path) -> None:
+    for number, (domain, own, other) in enumerate([("A", 0.9, 0.5), ("A", 0.7, 0.6), ("B", 0.8, 0.4)]):
+        write_image_run(tmp_path / str(number), "draem", domain, own, pretrained=True)
+        path = tmp_path / str(number) / "metrics.json"
+        sections = json.loads(path.read_text())
+        sections["run"]["seed"] = number
+        sections["targets"] = {"B" if domain == "A" else "A": {"image_auroc": other}}
+        path.write_text(json.dumps(sections))
+    matrix = transfer(read_rows([tmp_path]))["draem"]
+    assert (matrix.sources, matrix.targets) == (["A", "B"], ["A", "B"])
+    assert matrix.values == [[pytest.approx(0.8), pytest.approx(0.55)], [0.4, 0.8]]
+    assert "| A | 0.800 | 0.550 |" in tables(read_rows([tmp_path]))
 
 
 def test_random_weights_are_no_result(tmp_path: Path) -> None:

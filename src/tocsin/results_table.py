@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -72,6 +72,20 @@ class Row:
     sections: dict[str, Any]
 
 
+class Transfer(NamedTuple):
+    """A quality for each pair of domains.
+
+    Attributes:
+        sources: S domains trained on.
+        targets: T domains tested on.
+        values: S rows of T numbers; NaN where a pair was not measured.
+    """
+
+    sources: list[str]
+    targets: list[str]
+    values: list[list[float]]
+
+
 def read_rows(folders: Sequence[Path]) -> list[Row]:
     """All runs below some folders, and the scores without a model that were measured beside them.
 
@@ -112,7 +126,35 @@ def tables(rows: Sequence[Row]) -> str:
         values = {name: _metric(section, metric) for name, (section, metric) in columns.items()}
         if (made := table(rows, values)).count("\n") > 1:  # more than its head
             parts.append(f"**{title}**\n\n{made}")
+    for model, matrix in transfer(rows).items():
+        lines = ["| | " + " | ".join(matrix.targets) + " |", "| --- " * (len(matrix.targets) + 1) + "|"]
+        for source, measured in zip(matrix.sources, matrix.values, strict=True):
+            cells = [NONE if math.isnan(number) else _rounded(number) for number in measured]
+            lines.append(f"| {source} | " + " | ".join(cells) + " |")
+        parts.append(
+            f"**Image AUROC of {model}, trained on a row and tested on a column**\n\n" + "\n".join(lines)
+        )
     return "\n\n".join(parts)
+
+
+def transfer(rows: Sequence[Row]) -> dict[str, Transfer]:
+    """Image AUROC on the own and on further domains, mean over seeds, for each model that was tested on some."""
+    found: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for row in rows:
+        tested = {row.dataset: row.sections["test"], **row.sections.get("targets", {})}
+        if len(tested) > 1:
+            for target, test in tested.items():
+                pair = found.setdefault(row.model, {}).setdefault((row.dataset, target), [])
+                pair.append(test["image_auroc"])
+    matrices = {}
+    for model, pairs in found.items():
+        sources = sorted({source for source, _ in pairs})
+        targets = sorted({target for _, target in pairs})
+        values = [
+            [statistics.fmean(pairs[s, t]) if (s, t) in pairs else math.nan for t in targets] for s in sources
+        ]
+        matrices[model] = Transfer(sources, targets, values)
+    return matrices
 
 
 def table(rows: Sequence[Row], columns: dict[str, Value]) -> str:

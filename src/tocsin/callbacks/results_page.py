@@ -4,13 +4,28 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from tocsin.errors import TocsinError
-from tocsin.results_table import update_page
+from tocsin.plots.domains import domain_matrix
+from tocsin.plots.save import save
+from tocsin.results_table import read_rows, transfer, update_page
 
 log = logging.getLogger(__name__)
+
+
+def _draw_transfer(folder: Path) -> None:
+    """A picture for each model that was tested on further domains, into the folder of the sweep."""
+    for model, matrix in transfer(read_rows([folder])).items():
+        figure = domain_matrix(
+            np.array(matrix.values),
+            matrix.sources,
+            matrix.targets,
+            title=f"Image AUROC of {model} from domain to domain",
+        )
+        save(figure, folder / f"transfer_{model}.png")
 
 
 class ResultsPage(Callback):
@@ -29,6 +44,7 @@ class ResultsPage(Callback):
         """Read every metrics.json of the sweep."""
         try:
             update_page(self.page, self.name, [Path(config.hydra.sweep.dir)])
+            _draw_transfer(Path(config.hydra.sweep.dir))
         except TocsinError as error:  # the runs are done and saved; only their table is missing
             log.warning("no results page: %s", error)
             return

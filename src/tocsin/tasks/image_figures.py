@@ -30,7 +30,9 @@ def image_figures(results: ImageResults) -> Iterator[tuple[str, Figure]]:
             curve.precision,
             curve.recall,
             base_rate=float(labels.mean()),
-            operating_point=(recall, precision) if math.isfinite(precision) else None,  # there may be no alarm
+            operating_point=(recall, precision)
+            if math.isfinite(precision)
+            else None,  # there may be no alarm
         ),
     )
     curves = {"images": roc_curve(results.scores, labels, max_points=2000)}
