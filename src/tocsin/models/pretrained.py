@@ -47,6 +47,7 @@ def timm_network(name: str, *, weights: str | None, options: Mapping[str, Any]) 
     if weights != HUB and not Path(str(weights)).expanduser().is_file():
         raise ConfigError(f"weights={weights} is neither hub, random nor a file; {_advice(name)}")
     overlay = None if weights == HUB else {"file": str(Path(str(weights)).expanduser())}
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every attempt
     logging.getLogger("timm.models._builder").setLevel(
         logging.ERROR
     )  # it warns of the head that features leave out
