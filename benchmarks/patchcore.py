@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 TARGETS = {"fit": 10.0, "predict": 2.0, "memory": 2.0}
+SLACK = 0.005  # of an AUROC: the peer draws its first pick
 BATCH = 16
 SIDES = ("ours", "anomalib")
 
@@ -46,8 +47,7 @@ def run_side(options: argparse.Namespace, folder: Path) -> None:
             side.collect(images)
         found["collect_s"] = perf_counter() - start
         side.finish()
-    found["fit_s"] = perf_counter() - start
-    found["fit_peak_mb"] = peak_mb() - found["start_mb"]
+        found |= {"fit_s": perf_counter() - start, "fit_peak_mb": peak_mb() - found["start_mb"]}
     if options.side == "ours":
         np.save(bank, side.bank())
     scored, maps = [], []
@@ -238,8 +238,8 @@ def print_rows(ours: dict[str, float], peer: dict[str, float], options: argparse
     for name, key, unit, higher in rows:
         if key not in ours or (key not in peer and not killed):
             continue
-        ratios[key] = float("nan")
         other = "killed"
+        ratios[key] = float("nan")
         if key in peer:
             ratios[key] = ours[key] / peer[key] if higher else peer[key] / ours[key]
             other = f"{'>' if killed else ''}{peer[key]:.4g}"
@@ -248,7 +248,7 @@ def print_rows(ours: dict[str, float], peer: dict[str, float], options: argparse
     fit = options.skip_fit_of_peer or ratios["fit_s"] >= TARGETS["fit"]
     if killed:
         return fit
-    accurate = all(ratios.get(key, 1.0) >= 0.995 for key in ("image_auroc", "pixel_auroc"))
+    accurate = all(ratios.get(key, 1.0) >= 1.0 - SLACK for key in ("image_auroc", "pixel_auroc"))
     fast = ratios["images_per_s"] >= TARGETS["predict"] and ratios["peak_mb"] >= TARGETS["memory"]
     return fit and fast and accurate
 
@@ -284,4 +284,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
         passed = compare(arguments, Path(name))
     wanted = ", ".join(f"{what} {ratio:g}x" for what, ratio in TARGETS.items())
-    sys.exit(0 if passed else f"missed: {wanted}, and AUROCs at least equal")
+    sys.exit(0 if passed else f"missed: {wanted}, and AUROCs at most {SLACK:g} of theirs below")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_CPU_TILE = (1024, 2048)  # queries by entries: what a tile of distances may take of the cache
+_CPU_TILE = (4096, 2048)  # queries by entries; a converted tile of the bank serves many queries
 _TILE = (8192, 16384)
 
 
