@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 METHODS = ("greedy", "random")
 _CANDIDATES = (1024, 4096)  # of a sweep, at least and at most
 _PICKS = (64, 1024)  # tried in a sweep, at least and at most
-_TILE_SIZE = 2**21  # distances that are held at a time, about what a cache holds
+_TILE_SIZE = 2**21  # numbers that are held at a time, about what a cache holds
 _COVERED = 1e-6  # of the largest squared norm: below it, distances are rounding
 _REPORT_S = 10.0
 _SAMPLE = 10_000  # points that the radius of a random coreset is measured on
@@ -94,7 +94,12 @@ def farthest_points(
 
 
 def _sweep(points: Tensor, size: int, distances: Tensor | None, stop: float) -> Coreset:
-    norms = torch.cat([part.float().square().sum(dim=1) for part in torch.split(points, _TILE_SIZE // 128)])
+    norms = torch.cat(
+        [
+            part.float().square().sum(dim=1)
+            for part in torch.split(points, max(256, _TILE_SIZE // points.shape[1]))
+        ]
+    )
     least = max(stop**2, _COVERED * float(norms.max()))
     squares, chosen = torch.full_like(norms, torch.inf), []
     if distances is None:
@@ -147,7 +152,7 @@ def _approach(squares: Tensor, points: Tensor, norms: Tensor, picks: Tensor) -> 
     """Lower the squared distances (N,) to those from new picks (P,) where these are nearer; -1 at the picks."""
     centres = points[picks].float()  # (P, D)
     right = torch.cat([-2.0 * centres, norms[picks].unsqueeze(1)], dim=1).T  # (D + 1, P)
-    rows = max(256, _TILE_SIZE // len(picks))
+    rows = max(256, _TILE_SIZE // max(right.shape))
     for start in range(0, len(points), rows):
         part = points[start : start + rows].float()  # (R, D)
         left = torch.cat([part, part.new_ones(len(part), 1)], dim=1)
