@@ -11,7 +11,15 @@ from tocsin.models.draem_networks import DiscriminativeNetwork, ReconstructiveNe
 
 PARAMETERS = {"draem": 97_422_725}  # of any height and width
 
-SMALL_OPTIONS = {"draem": ["++model.recon_width=8", "++model.disc_width=8", "++model.n_textures=14"]}
+SMALL_OPTIONS = {
+    "draem": [
+        "++model.recon_width=8",
+        "++model.disc_width=8",
+        "++model.n_textures=14",
+        "++model.score=topk_mean",
+        "++model.anomaly_probability=0.8",
+    ]
+}
 
 TINY = {"recon_width": 2, "disc_width": 4, "n_textures": 14}
 

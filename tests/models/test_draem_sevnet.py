@@ -16,6 +16,8 @@ SMALL_OPTIONS = {
         "++model.recon_width=8",
         "++model.disc_width=8",
         "++model.n_textures=14",
+        "++model.score=topk_mean",
+        "++model.anomaly_probability=0.8",
         "++model.warmup_steps=0",
     ]
 }

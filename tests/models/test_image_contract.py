@@ -23,7 +23,7 @@ from tocsin.models.base import FitOnceDetector, ImageDetector
 from tocsin.pipeline import build_detector
 
 HEIGHT, WIDTH = 64, 96
-STEPS = 100  # of training
+STEPS = 150  # of training
 PLACE = (2, slice(20, 36), slice(50, 70))  # image, rows and columns of the planted anomaly
 
 OPTIONS = [path.stem for path in sorted((conf_dir() / "model").glob("*.yaml"))]
