@@ -204,7 +204,8 @@ def notes(rows: Sequence[Row], folders: Sequence[Path]) -> str:
     for model in sorted({row.model for row in trained}, key=_place):
         for seed in sorted({row.seed for row in trained if row.model == model}):
             done = {(row.dataset, row.entity) for row in trained if (row.model, row.seed) == (model, seed)}
-            if missing := sorted(every - done):
+            begun = {dataset for dataset, _ in done}  # where it has no run at all, a dash says so
+            if missing := sorted(pair for pair in every - done if pair[0] in begun):
                 names = ", ".join(f"{dataset}/{Path(entity).stem}" for dataset, entity in missing)
                 lines.append(
                     f"- **{model}, seed {seed}, is missing on {names}: its means are over the others**"
