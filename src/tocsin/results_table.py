@@ -194,7 +194,8 @@ def notes(rows: Sequence[Row], folders: Sequence[Path]) -> str:
     every = {(row.dataset, row.entity) for row in rows}
     for dataset in dict.fromkeys(row.dataset for row in rows):
         entities = sorted(entity for owner, entity in every if owner == dataset)
-        lines.append(f"- {dataset}: " + ", ".join(Path(entity).stem for entity in entities))
+        if entities != [dataset]:
+            lines.append(f"- {dataset}: " + ", ".join(Path(entity).stem for entity in entities))
     seeds = sorted({row.seed for row in trained})
     commits = sorted({str(row.sections["run"]["git"]) for row in trained})
     dates = sorted({row.sections["run"]["finished"][:10] for row in trained})
