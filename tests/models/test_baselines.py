@@ -1,6 +1,6 @@
 """Baselines on windows against scikit-learn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,15 +18,6 @@ from tocsin.models.window_baseline import WindowBaseline
 
 WINDOW, CHANNELS, LENGTH = 24, 3, 6
 BASELINES = (WindowPCA, WindowKMeans, WindowIsolationForest)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def waves(batch: int, seed: int = 0, window: int = WINDOW) -> Tensor:

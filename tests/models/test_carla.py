@@ -1,5 +1,4 @@
 import logging
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,15 +22,6 @@ from tocsin.models.losses import focal_cross_entropy
 PARAMETERS = {"carla": 9_106}
 
 WINDOW = 40
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(**changes: object) -> Carla:

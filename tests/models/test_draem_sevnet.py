@@ -1,5 +1,4 @@
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,15 +22,6 @@ SMALL_OPTIONS = {
 }
 
 TINY = {"recon_width": 2, "disc_width": 8, "n_textures": 14, "warmup_steps": 0}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(n: int, *, seed: int = 0, size: tuple[int, int] = (32, 32)) -> Tensor:

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +9,6 @@ from tocsin.models.mae_losses import change_weights, push_apart
 from tocsin.models.patchify import Masked, build_patchify, from_patches, spread_groups, to_patches
 
 TINY = {"d_model": 16, "n_heads": 2, "feedforward": 32, "encoder_layers": 1, "teacher_layers": 2}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(**changes: object) -> MaskedAutoencoder:

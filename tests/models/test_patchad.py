@@ -1,5 +1,4 @@
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,15 +11,6 @@ from tocsin.models.patchad_mixer import choose_patch_sizes, proper_divisors
 PARAMETERS = {"patchad": 31_839}  # of window 60 and 3 channels
 
 TINY = {"d_model": 8, "n_layers": 2, "dropout": 0.0}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(**changes: object) -> PatchAD:

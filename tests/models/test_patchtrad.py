@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,15 +9,6 @@ from tocsin.models.patchtrad_encoder import ChannelHeads, ScoreResidualAttention
 PARAMETERS = {"patchtrad": 8_080}  # of window 60 and 3 channels
 
 TINY = {"d_model": 16, "n_heads": 2, "feedforward": 32}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(**changes: object) -> PatchTrad:

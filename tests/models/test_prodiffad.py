@@ -1,5 +1,4 @@
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -24,15 +23,6 @@ from tocsin.models.unet1d import UNet1d, level_sinusoids, linear_attention
 PARAMETERS = {"prodiffad": 871_737}  # three networks: the teacher and students of two steps and of one
 
 TINY = {"dim": 8, "dim_mults": (1, 2), "n_heads": 2, "head_dim": 4}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(**changes: object) -> ProDiffAD:

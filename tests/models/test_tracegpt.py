@@ -1,6 +1,5 @@
 import logging
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,15 +23,6 @@ from tocsin.models.value_bins import (
 PARAMETERS = {"tracegpt": 171_266}
 TINY = {"bins": 32, "d_model": 16, "n_heads": 2, "depth": 1}
 T, C = 40, 3
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, by far on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(**changes: object) -> TraceGPT:

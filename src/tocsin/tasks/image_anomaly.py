@@ -18,7 +18,7 @@ from tocsin.batch import ImageBatch
 from tocsin.data.image_base import ImageDataModule
 from tocsin.data.image_data import ImageSet
 from tocsin.data.module import DataModule
-from tocsin.metrics.functional import best_f1
+from tocsin.metrics.functional import auc_roc, best_f1
 from tocsin.metrics.images import image_metrics, pixel_metrics
 from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import ImageDetector, ImageScores
@@ -222,5 +222,5 @@ def _auroc_by_class(test: Scored) -> Mapping[str, float]:
     found = {}
     for name in sorted(set(classes[test.labels])):
         chosen = ~test.labels | (classes == name)
-        found[str(name)] = image_metrics(test.scores[chosen], test.labels[chosen], 0.0)["image_auroc"]
+        found[str(name)] = auc_roc(test.scores[chosen], test.labels[chosen])
     return found
