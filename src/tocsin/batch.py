@@ -33,3 +33,17 @@ class ImageBatch(NamedTuple):
     image: Tensor
     position: Tensor
     label: Tensor | None = None
+
+
+class ClassBatch(NamedTuple):
+    """Images of one size, each of one class.
+
+    Attributes:
+        image: (B, 3, H, W) float32; integer files in [0, 1], float files as stored. A single channel is repeated.
+        position: (B,) int64, place of each image in its split.
+        label: (B,) int64, class of each image in [0, K); None where the classes are not known.
+    """
+
+    image: Tensor
+    position: Tensor
+    label: Tensor | None = None
