@@ -38,7 +38,15 @@ ALLOWED_TARGETS = (
 
 # Arguments that the pipeline fills in, by the name of the configuration node.
 FILLED_IN = {
-    "model": {"window", "n_channels", "height", "width"},
+    "model": {
+        "window",
+        "n_channels",
+        "height",
+        "width",
+        "n_classes",
+        "class_weights",
+        "log_priors",
+    },
     "task": {"detector", "optimizer", "scheduler", "threshold", "monitor", "seed"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "epochs", "steps"},

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, OneCycleLR, ReduceLROnPlateau
 
 
 class WarmupPlateau(ReduceLROnPlateau):
@@ -121,6 +121,42 @@ class WarmupCosineSteps(LambdaLR):
             return min_fraction + (1 - min_fraction) * 0.5 * (1 + math.cos(math.pi * done))
 
         super().__init__(optimizer, scale)
+
+
+class OneCycle(OneCycleLR):
+    """Up along half a cosine, then down to almost nothing along another, step by step.
+
+    Args:
+        optimizer: The rates of its groups are the peaks.
+        steps: Optimizer steps of the whole schedule; the task fills in those of the current stage. The last of them
+            runs at the lowest rate.
+        pct_start: Share of the steps on the way up.
+        div_factor: Peak over the first rate.
+        final_div_factor: First rate over the last one.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        steps: int,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=steps,
+            pct_start=pct_start,
+            div_factor=div_factor,
+            final_div_factor=final_div_factor,
+        )
+
+    def step(self, epoch: int | None = None) -> None:
+        """Move on to the rate of the next step; after the last one there is none."""
+        if self.last_epoch + 1 < self.total_steps:
+            super().step(epoch)
 
 
 class MultiStep(MultiStepLR):

@@ -22,9 +22,8 @@ class EpochLine(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Task)
         metrics = trainer.callback_metrics
-        values = [
-            f"{name} {float(metrics[name]):.4g}" for name in ("train_loss", "val_loss") if name in metrics
-        ]
+        shown = dict.fromkeys(("train_loss", "val_loss", pl_module.monitor))
+        values = [f"{name} {float(metrics[name]):.4g}" for name in shown if name in metrics]
         if pl_module.learning_rate is not None:
             values.append(f"lr {pl_module.learning_rate:.2g}")
         log.info(

@@ -34,6 +34,7 @@ class Detector(nn.Module):
         stages: Parts of the training, in order. Most methods have one.
         stage: Name of the current stage; the task sets it.
         epoch: Epochs completed in the current stage; the task sets it.
+        epochs: Most epochs of the current stage; the task sets it.
     """
 
     kind: ClassVar[str]
@@ -43,6 +44,7 @@ class Detector(nn.Module):
         self.stages: tuple[Stage, ...] = (Stage("train"),)
         self.stage: str = "train"
         self.epoch: int = 0
+        self.epochs: int = 1
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""
@@ -72,6 +74,14 @@ class Detector(nn.Module):
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
         """Parameters that `stage` optimises; all others are frozen while it runs."""
         return self.parameters()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters of the current stage as groups of an optimizer, with what differs from its options.
+
+        Returns:
+            Keys as in `torch.optim`; `lr_scale` multiplies the rate, so that one `optimizer.lr` rules all groups.
+        """
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
 
 class SeriesDetector(Detector):
@@ -164,6 +174,36 @@ class ImageDetector(Detector):
             images: (B, 3, H, W) float32, in [0, 1] unless their files were floats.
         """
         raise NotImplementedError
+
+
+class ImageClassifier(Detector):
+    """Base of the classifiers of images. A subclass implements `loss` and `logits`.
+
+    It normalises its input itself. Where the constructor names them, `height`, `width`, `n_classes`, `class_weights`
+    and `log_priors` are filled in from the data.
+    """
+
+    kind = "classification"
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images.
+
+        Args:
+            images: (B, 3, H, W) float32, in [0, 1] unless their files were floats.
+        """
+        raise NotImplementedError
+
+    def activation_map(self, images: Tensor, classes: Tensor) -> Tensor | None:
+        """Where in an image a class was seen, or None where the network has no map of features.
+
+        Args:
+            images: (B, 3, H, W) float32.
+            classes: (B,) int64, the class to explain.
+
+        Returns:
+            (B, H, W) float32 in [0, 1], higher = spoke more for the class.
+        """
+        return None
 
 
 class FitOnceDetector(Detector):

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 HUB, RANDOM = "hub", "random"
 
 
-def timm_network(name: str, *, weights: str | None, options: Mapping[str, Any]) -> nn.Module:
+def timm_network(
+    name: str, *, weights: str | None, options: Mapping[str, Any], frozen: bool = True
+) -> nn.Module:
     """A network of timm by name.
 
     Args:
@@ -28,6 +30,7 @@ def timm_network(name: str, *, weights: str | None, options: Mapping[str, Any]) 
         weights: `hub`; a file (.pth or .safetensors, keys as timm's or as the authors' where timm converts them);
             `random`; or None where a checkpoint will be loaded into it.
         options: Further arguments of `timm.create_model`, such as `features_only`.
+        frozen: Whether the network will not learn, so that random weights can tell nothing.
 
     Raises:
         ConfigError: The name is unknown, there is no such file, it holds other weights, or the hub cannot be reached.
@@ -38,9 +41,8 @@ def timm_network(name: str, *, weights: str | None, options: Mapping[str, Any]) 
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=4))
         raise ConfigError(f"timm has no model {name!r}; similar: {near or 'none'}")
     if weights == RANDOM:
-        log.warning(
-            "%s has random weights: scores mean nothing, and the run is marked pretrained: false", name
-        )
+        harm = "scores mean nothing" if frozen else "it learns from scratch"
+        log.warning("%s has random weights: %s, and the run is marked pretrained: false", name, harm)
     if weights in (RANDOM, None):
         made: nn.Module = timm.create_model(name, pretrained=False, **options)
         return made
@@ -59,6 +61,29 @@ def timm_network(name: str, *, weights: str | None, options: Mapping[str, Any]) 
             f"weights={weights} of {name} cannot be loaded: {reason}; {_advice(name)}"
         ) from error
     return made
+
+
+def timm_classifier(name: str, *, weights: str | None, size: tuple[int, int]) -> nn.Module:
+    """A network of timm without its last layer, for images of a size.
+
+    Args:
+        name: As timm knows it.
+        weights: As for `timm_network`.
+        size: Height and width. Transformers with a fixed grid are made for it; a CNN takes any.
+
+    Raises:
+        ConfigError: As for `timm_network`, or the network cannot be made for this size.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    options: dict[str, Any] = {"num_classes": 0}
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = size
+    try:
+        return timm_network(name, weights=weights, options=options, frozen=False)
+    except (AssertionError, TypeError) as error:  # a grid that the size does not fill; no such option
+        raise ConfigError(f"{name} cannot be made for images of {size[0]} x {size[1]}: {error}") from error
 
 
 def _advice(name: str) -> str:

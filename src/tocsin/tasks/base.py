@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import lightning.pytorch as L
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,7 +19,7 @@ from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.base import Detector, FitOnceDetector
 from tocsin.results import Results
 
-OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 SchedulerFactory = Callable[..., LRScheduler]
 
 
@@ -40,7 +40,7 @@ class Task(L.LightningModule):
 
     Args:
         detector: The network and its loss.
-        optimizer: Called with the trainable parameters.
+        optimizer: Called with the groups of trainable parameters.
         scheduler: Called with the optimizer; None for a constant rate. One that asks for `epochs` gets those of the
             stage, one that asks for `steps` the optimizer steps of the stage, and is stepped with each of them.
         monitor: The logged value that scheduler, early stopping and checkpoints follow.
@@ -164,10 +164,12 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self) -> Optimizer | None:
         """Build optimizer and scheduler for the parameters of the current stage."""
-        parameters = [p for p in self.detector.parameters() if p.requires_grad]
-        if not parameters:
+        groups = [group for group in self.detector.parameter_groups() if group["params"]]
+        if not groups:
             return None
-        optimizer = self._optimizer_factory(parameters)
+        optimizer = self._optimizer_factory(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_scale", 1.0)
         if self._scheduler_factory is not None:
             wanted = inspect.signature(self._scheduler_factory).parameters
             self._scheduler_counts_steps = "steps" in wanted
@@ -188,7 +190,7 @@ class Task(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         if self._stage_over:
             self._next_stage()
-        self.detector.epoch = self.stage_epoch
+        self.detector.epoch, self.detector.epochs = self.stage_epoch, self.stage_epochs
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # At the first batch, not at the start of the epoch: making the loader's iterator draws a number too, and
