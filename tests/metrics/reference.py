@@ -120,3 +120,15 @@ def random_runs(rng, n, share=0.3):
     for start, end in zip(edges[::2], edges[1::2], strict=False):
         mask[start:end] = True
     return mask
+
+
+def draw_classes(seed=0, N=300, K=4, ties=False):
+    """Classes of falling frequency, and probabilities that lean towards them."""
+    rng = np.random.default_rng(seed)
+    labels = np.minimum(rng.geometric(0.5, N) - 1, K - 1)
+    logits = rng.normal(size=(N, K))
+    logits[np.arange(N), labels] += 1.2
+    if ties:
+        logits = np.round(logits)
+    powers = np.exp(logits)
+    return labels, powers / powers.sum(1, keepdims=True)

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from tocsin.metrics.functional import auc_roc, roc_curve
-from tocsin.plots.distributions import confusion_matrix, precision_recall, roc, score_histogram
+from tocsin.plots.distributions import precision_recall, roc, score_histogram
 
 
 def legend_of(figure):
@@ -118,30 +118,3 @@ def test_roc_refuses_what_cannot_be_drawn(scored):
         roc({}, {})
     with pytest.raises(ValueError, match="the curve of images is undefined"):
         roc({"images": roc_curve(scored[0], np.zeros(4000))}, {"images": np.nan})
-
-
-def test_confusion_matrix_writes_counts_and_shares_of_rows():
-    labels = np.array([0] * 8 + [1] * 4 + [2] * 1000)
-    predicted = labels.copy()
-    predicted[:2] = 1
-    predicted[8] = 2
-    axes = confusion_matrix(predicted, labels, ["a", "b", "c"]).axes[0]
-    cells = {text.get_position(): text.get_text() for text in axes.texts}
-    assert cells[0, 0] == "6\n75.0%"
-    assert cells[1, 0] == "2\n25.0%"  # (column, row): true a, predicted b
-    assert cells[2, 1] == "1\n25.0%"
-    assert cells[2, 2] == "1,000\n100.0%"
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["a\n(8)", "b\n(4)", "c\n(1,000)"]
-    assert len(cells) == 9
-
-
-def test_confusion_matrix_of_an_absent_class_is_zero_and_not_nan():
-    axes = confusion_matrix(np.array([False]), np.array([False]), ["normal", "anomalous"]).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["1\n100.0%", "0\n0.0%", "0\n0.0%", "0\n0.0%"]
-
-
-def test_confusion_matrix_refuses_wrong_arrays():
-    with pytest.raises(ValueError, match=r"predicted has shape \(2,\) and labels \(3,\)"):
-        confusion_matrix(np.zeros(2), np.zeros(3), ["a"])
-    with pytest.raises(ValueError, match="labels holds classes 0 to 2, but there are 2 names"):
-        confusion_matrix(np.zeros(2), np.array([0, 2]), ["a", "b"])

@@ -1,6 +1,6 @@
 """How well scores separate two classes, and what a threshold makes of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 
 import numpy as np
@@ -13,8 +13,6 @@ from tocsin.metrics.functional import RocCurve
 from tocsin.plots.lines import COLUMNS, decimate, wants_log
 from tocsin.plots.style import (
     CATEGORICAL,
-    INK,
-    LABEL_SIZE,
     MUTED,
     NORMAL,
     PREDICTED,
@@ -175,64 +173,6 @@ def roc(
         handles.append(_mark_threshold(axes, false, true, label))
     _unit_square(axes, "share of the normal with an alarm", "share of the anomalous with an alarm")
     outside_legend(figure, handles, columns=1)
-    return figure
-
-
-def confusion_matrix(
-    predicted: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    title: str = "Confusion matrix",
-) -> Figure:
-    """Counts with the percentage of the true class below; the colour is that percentage.
-
-    Args:
-        predicted: (N,) class numbers in [0, K).
-        labels: (N,) class numbers in [0, K).
-        class_names: K names.
-        title: First line.
-
-    Raises:
-        ValueError: Shapes differ, or a class number has no name.
-    """
-    predicted, labels = np.asarray(predicted).astype(np.int64), np.asarray(labels).astype(np.int64)
-    if predicted.shape != labels.shape or predicted.ndim != 1:
-        raise ValueError(
-            f"predicted has shape {predicted.shape} and labels {labels.shape}: give two equal (N,)"
-        )
-    K = len(class_names)
-    for name, classes in {"predicted": predicted, "labels": labels}.items():
-        if classes.size and not 0 <= classes.min() <= classes.max() < K:
-            raise ValueError(
-                f"{name} holds classes {classes.min()} to {classes.max()}, but there are {K} names"
-            )
-    counts = np.bincount(labels * K + predicted, minlength=K * K).reshape(K, K)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = new_figure(2.2 + 0.95 * K, 1.7 + 0.8 * K, title)
-    axes = figure.subplots()
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, column in np.ndindex(K, K):
-        axes.text(
-            column,
-            row,
-            f"{counts[row, column]:,}\n{share[row, column]:.1%}",
-            ha="center",
-            va="center",
-            fontsize=LABEL_SIZE,
-            color="white" if share[row, column] > 0.55 else INK,
-        )
-    style_axes(axes, "predicted class", "true class (count)", "counts and shares of the true class")
-    axes.grid(visible=False)
-    slanted = K > 2 and max(map(len, class_names)) > 9
-    axes.set_xticks(range(K), class_names, parse_math=False)
-    if slanted:
-        axes.tick_params(axis="x", labelrotation=35)
-        for text in axes.get_xticklabels():
-            text.set(ha="right", rotation_mode="anchor")
-    totals = [f"{name}\n({total:,})" for name, total in zip(class_names, counts.sum(axis=1), strict=True)]
-    axes.set_yticks(range(K), totals, parse_math=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
     return figure
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from tocsin.plots.heat import CONTOUR, displayable, heat_limits, heat_palette
+from tocsin.plots.cells import HEAT, WIDE, WIDTH, draw_pair, grid, pair_size, short, smoothing
+from tocsin.plots.heat import CONTOUR, displayable, heat_limits
 from tocsin.plots.style import (
     INK,
     LABEL_SIZE,
@@ -16,19 +17,12 @@ from tocsin.plots.style import (
     THRESHOLD,
     TICK_SIZE,
     line_handle,
-    new_figure,
     outside_legend,
 )
 from tocsin.plots.telling import FALSE_ALARM, MISSED, verdict
 
-WIDTH = 10.5  # inches of a full row
 ACROSS = 3  # pairs in a full row
-GAP = 0.04  # between a picture and its map, as a share of the longer side
-SMALL = 160  # pixels across up to which each is drawn as a square, not smoothed
-WIDE = 1.6  # width over height from which a map stands below its picture, not beside it
-CHARACTERS = 13  # of small text in an inch
 _CYAN = "#{:02X}{:02X}{:02X}".format(*CONTOUR)
-_HEAT = ListedColormap([tuple(colour) for colour in heat_palette()], name="heat")
 
 
 def overlays(
@@ -63,10 +57,11 @@ def overlays(
         raise ValueError(f"maps has shape {np.shape(maps)}, but images {np.shape(images)}: give {(N, H, W)}")
     low, high = heat_limits(maps) if limits is None else limits
     scale = Normalize(low, high if high > low else low + 1.0)
-    figure, cells = _grid(title, N, *_pair_size(H, W), header=2, across=ACROSS)
+    figure, cells = grid(title, N, *pair_size(H, W), header=2, across=ACROSS)
     pictures = displayable(images)
     for index, axes in enumerate(cells):
-        _draw_pair(axes, pictures[index], maps[index], scale, masks[index])
+        left, top = draw_pair(axes, pictures[index], maps[index], scale)
+        _draw_outline(axes, masks[index], left + 0.5, top + 0.5)
         name = f"image {index}" if titles is None else titles[index]
         label = None if labels is None else bool(labels[index])
         _draw_verdict(axes, name, float(scores[index]), label, threshold)
@@ -95,12 +90,12 @@ def contact_sheet(
     """
     N, H, W = _check_images(images, titles=titles, masks=masks)
     across = ACROSS if W > WIDE * H else 2 * ACROSS
-    figure, cells = _grid(title, N, H, W, header=0 if titles is None else 1, across=across)
+    figure, cells = grid(title, N, H, W, header=0 if titles is None else 1, across=across)
     pictures = displayable(images)
     for index, axes in enumerate(cells):
-        axes.imshow(pictures[index], interpolation=_smoothing(H, W))
+        axes.imshow(pictures[index], interpolation=smoothing(H, W))
         if titles is not None:
-            name = _short(titles[index], WIDTH / across)
+            name = short(titles[index], WIDTH / across)
             axes.set_title(name, loc="left", fontsize=TICK_SIZE, color=INK, parse_math=False)
         if masks is not None:
             _draw_outline(axes, masks[index])
@@ -124,51 +119,6 @@ def _check_images(
         if mask is not None and np.shape(mask) != (H, W):
             raise ValueError(f"mask {index} has shape {np.shape(mask)}, but images are {(H, W)}")
     return N, H, W
-
-
-def _grid(
-    title: str, count: int, height: float, width: float, *, header: int, across: int
-) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` cells of one shape, `across` in a full row, and room for lines of text above each."""
-    columns = min(count, across)
-    rows = -(-count // columns)
-    wide = WIDTH / across  # of a cell, in inches
-    figure = new_figure(
-        max(columns * wide, 4.0) + 0.8, rows * (wide * height / width + 0.2 * header + 0.1) + 0.8, title
-    )
-    figure.set_layout_engine(
-        "compressed"
-    )  # pictures keep their shape; without it, gaps are left between them
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in panels:
-        axes.set_axis_off()
-    return figure, list(panels[:count])
-
-
-def _pair_size(height: int, width: int) -> tuple[float, float]:
-    """Height and width of a picture and its map: one above the other if they are wide, else side by side."""
-    gap = GAP * max(height, width)
-    return (2 * height + gap, width) if width > WIDE * height else (height, 2 * width + gap)
-
-
-def _smoothing(height: int, width: int) -> str:
-    return "nearest" if max(height, width) <= SMALL else "antialiased"
-
-
-def _draw_pair(
-    axes: Axes, picture: np.ndarray, score_map: np.ndarray, scale: Normalize, mask: np.ndarray | None
-) -> None:
-    """The picture, and beside or below it once more with map and outline."""
-    H, W = score_map.shape
-    height, width = _pair_size(H, W)
-    x, y = width - W, height - H  # of the second picture
-    smoothing = _smoothing(H, W)
-    axes.imshow(picture, extent=(0, W, H, 0), interpolation=smoothing)
-    place = (x, x + W, y + H, y)
-    axes.imshow(picture, extent=place, interpolation=smoothing)
-    axes.imshow(score_map, extent=place, cmap=_HEAT, norm=scale, interpolation=smoothing)
-    _draw_outline(axes, mask, x + 0.5, y + 0.5)
-    axes.set(xlim=(0, width), ylim=(height, 0))
 
 
 def _draw_outline(axes: Axes, mask: np.ndarray | None, x: float = 0.0, y: float = 0.0) -> None:
@@ -198,7 +148,7 @@ def _draw_verdict(axes: Axes, name: str, score: float, label: bool | None, thres
         parse_math=False,
     )
     axes.annotate(
-        _short(name, WIDTH / ACROSS),
+        short(name, WIDTH / ACROSS),
         (0, 1),
         xytext=(0, 17),
         xycoords="axes fraction",
@@ -213,7 +163,7 @@ def _draw_scale(figure: Figure, scale: Normalize, *, above: bool) -> None:
     """The colour bar of all maps."""
     height = float(figure.get_size_inches()[1])
     bar = figure.colorbar(
-        ScalarMappable(scale, _HEAT),
+        ScalarMappable(scale, HEAT),
         ax=figure.axes,
         extend="max" if above else "neither",
         extendfrac=0.1 / height,
@@ -223,9 +173,3 @@ def _draw_scale(figure: Figure, scale: Normalize, *, above: bool) -> None:
     )
     bar.set_label("anomaly score of a pixel", fontsize=LABEL_SIZE, color=INK)
     bar.ax.tick_params(labelsize=TICK_SIZE, colors=MUTED, labelcolor=INK, length=3)
-
-
-def _short(text: str, wide: float) -> str:
-    """The end of a text that is too long for a panel so many inches wide: of a path that is the part that tells."""
-    longest = int(CHARACTERS * wide)
-    return text if len(text) <= longest else "…" + text[-(longest - 1) :]

@@ -1,4 +1,4 @@
-"""How a training went: losses, stages, the best epoch and the learning rate."""
+"""How a training went: losses, stages, the best epoch, the gap to validation data and the learning rate."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from tocsin.plots.gap import draw_gap, gap_pairs
 from tocsin.plots.style import (
     CATEGORICAL,
     INK,
@@ -31,26 +32,36 @@ def training_curves(
     best_epoch: int | None = None,
     title: str = "Training",
 ) -> Figure:
-    """Losses above the learning rate, on one axis of epochs.
+    """Losses above the gap to the validation data and the learning rate, on one axis of epochs.
 
     Args:
         history: For each name its epochs, from 1, and values. Names that contain `loss` are losses; names that start
-            with `lr` or contain `learning_rate` are learning rates; others are left out.
+            with `lr` or contain `learning_rate` are learning rates; `train_probe_x` and `val_x` have a panel with the
+            gap between them; others are left out.
         stages: First epoch and name of each training stage.
-        best_epoch: Of the checkpoint kept; None takes the lowest `val_loss` of the last stage.
+        best_epoch: Of the checkpoint kept; None takes that of the last stage with the highest `val_macro_f1`, or the
+            lowest `val_loss` where there is none.
         title: First line.
 
     Raises:
         ValueError: There is no loss with a finite value.
     """
-    if not _rates(history):
+    pairs, rates = gap_pairs({name: _finite(points) for name, points in history.items()}), _rates(history)
+    if not rates and not pairs:
         return loss_curves(history, stages, best_epoch, title)
-    figure = new_figure(8, 5.4, title)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
+    figure = new_figure(8, 4.2 + 2.2 * len(pairs) + 1.2 * bool(rates), title)
+    ratios = [2.4, *[2.0] * len(pairs), *[1.0] * bool(rates)]
+    upper, *others = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     _draw_losses(upper, history, stages, best_epoch)
-    _draw_rates(lower, history)
-    upper.set_xlabel("")
-    outside_legend(figure, _handles(upper))
+    best = _best_epoch(history, stages, best_epoch) if pairs else None
+    for axes, (metric, curves) in zip(others, pairs.items(), strict=False):
+        draw_gap(axes, metric, *curves, best)
+    if rates:
+        _draw_rates(others[-1], history)
+    for axes in (upper, *others[:-1]):
+        axes.set_xlabel("")
+    curves_of_gaps = _handles(others[0]) if pairs else []  # the same in each panel
+    outside_legend(figure, [*_handles(upper), *curves_of_gaps], 3)
     return figure
 
 
@@ -119,7 +130,7 @@ def _draw_losses(
             color=MUTED,
             parse_math=False,
         )
-    best = _best(losses.get("val_loss"), stages, best_epoch)
+    best = _best(losses.get("val_loss"), stages, _best_epoch(history, stages, best_epoch))
     if best is not None:
         axes.plot(
             [best[0]],
@@ -223,6 +234,13 @@ def _best(
         return None
     epoch, loss = min(curve[wanted], key=lambda point: float(point[1]))
     return int(epoch), float(loss)
+
+
+def _best_epoch(history: History, stages: Sequence[tuple[int, str]], given: int | None) -> int | None:
+    """The epoch given, else that of the last stage with the best `val_macro_f1`, the first of several; or None."""
+    curve = _finite(history.get("val_macro_f1", ()))
+    curve = curve[curve[:, 0] >= max((epoch for epoch, _ in stages), default=0)]
+    return given if given is not None or not len(curve) else int(curve[curve[:, 1].argmax(), 0])
 
 
 def _handles(axes: Axes) -> list[Line2D]:

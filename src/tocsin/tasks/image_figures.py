@@ -5,8 +5,10 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
+from tocsin.metrics.classification import confusion
 from tocsin.metrics.functional import precision_recall_curve, roc_curve
-from tocsin.plots.distributions import confusion_matrix, precision_recall, roc, score_histogram
+from tocsin.plots.confusion import confusion_matrix
+from tocsin.plots.distributions import precision_recall, roc, score_histogram
 from tocsin.plots.heat import heat_limits
 from tocsin.plots.images import overlays
 from tocsin.plots.telling import telling_images
@@ -40,7 +42,7 @@ def image_figures(results: ImageResults) -> Iterator[tuple[str, Figure]]:
     yield "roc", roc(curves, areas)
     yield (
         "confusion_matrix",
-        confusion_matrix(results.scores >= threshold, labels, ("normal", "anomalous")),
+        confusion_matrix(confusion(labels, results.scores >= threshold, 2), ("normal", "anomalous")),
     )
 
 

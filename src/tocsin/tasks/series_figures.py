@@ -6,9 +6,11 @@ import torch
 from matplotlib.figure import Figure
 
 from tocsin.evaluation import SAMPLE_WINDOWS
+from tocsin.metrics.classification import confusion
 from tocsin.metrics.functional import precision_recall_curve
 from tocsin.models.base import Detector, Reconstructs
-from tocsin.plots.distributions import confusion_matrix, precision_recall, score_histogram
+from tocsin.plots.confusion import confusion_matrix
+from tocsin.plots.distributions import precision_recall, score_histogram
 from tocsin.plots.overview import data_overview, samples_overview
 from tocsin.plots.reconstruction import reconstruction
 from tocsin.plots.series import sections, signal, zoom_windows
@@ -53,7 +55,10 @@ def _labelled_figures(results: SeriesResults) -> Iterator[tuple[str, Figure]]:
             operating_point=(results.test["point_recall"], results.test["point_precision"]),
         ),
     )
-    yield "confusion_matrix", confusion_matrix(results.predicted, series.labels, ("normal", "anomalous"))
+    yield (
+        "confusion_matrix",
+        confusion_matrix(confusion(series.labels, results.predicted, 2), ("normal", "anomalous")),
+    )
     if series.events is not None and len(series.events):
         many = len(series.lengths) > SAMPLE_WINDOWS
         yield "data_overview", samples_overview(series) if many else data_overview(series)
