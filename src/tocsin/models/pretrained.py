@@ -72,7 +72,7 @@ def timm_classifier(name: str, *, weights: str | None, size: tuple[int, int]) ->
         size: Height and width. Transformers with a fixed grid are made for it; a CNN takes any.
 
     Raises:
-        ConfigError: As for `timm_network`, or the network cannot be made for this size.
+        ConfigError: As for `timm_network`, or the network takes no images of this size.
     """
     import timm
 
@@ -81,9 +81,13 @@ def timm_classifier(name: str, *, weights: str | None, size: tuple[int, int]) ->
     if config is not None and config.fixed_input_size:
         options["img_size"] = size
     try:
-        return timm_network(name, weights=weights, options=options, frozen=False)
-    except (AssertionError, TypeError) as error:  # a grid that the size does not fill; no such option
-        raise ConfigError(f"{name} cannot be made for images of {size[0]} x {size[1]}: {error}") from error
+        network = timm_network(name, weights=weights, options=options, frozen=False).eval()
+        with torch.no_grad():
+            network(torch.zeros(1, 3, *size))  # some refuse a size only when they see it
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{name} takes no images of {size[0]} x {size[1]}: {reason}") from error
+    return network.train()
 
 
 def _advice(name: str) -> str:
