@@ -331,8 +331,12 @@ class Defects(ImageSetModule):
         train = self.ready.train
         chosen = stratified_sample(self.labels(train), min(n_images, len(train)), seed=self.split_seed)
         dataset = AugmentedDataset(**self._shown(train), augmentation=self._augmentation)
-        draws = [(place, number) for place in chosen.tolist() for number in range(n_views)]
-        views = dataset.__getitems__(draws).image.permute(0, 2, 3, 1).numpy()
+        places = np.repeat(chosen, n_views).tolist()
+        views = (
+            dataset.__getitems__(list(zip(places, range(len(places)), strict=True)))
+            .image.permute(0, 2, 3, 1)
+            .numpy()
+        )
         return self.pictures(train, chosen.tolist()), views.reshape(len(chosen), n_views, *views.shape[1:])
 
     def _shown(self, images: ImageSet, positions: np.ndarray | None = None) -> dict[str, Any]:

@@ -130,5 +130,6 @@ def correlations(details: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     one, other = details[pairs[:, 0]], details[pairs[:, 1]]  # (P, W, RADII)
     turned = (one * other.conj()).sum(axis=2)  # (P, W)
     mirrored = (one * other).sum(axis=2)
-    best: np.ndarray = irfft(np.stack([turned, mirrored]), n=ANGLES, axis=2).max(axis=(0, 2))
+    # At half angles, too: a turn need not be a whole number of samples.
+    best: np.ndarray = 2 * irfft(np.stack([turned, mirrored]), n=2 * ANGLES, axis=2).max(axis=(0, 2))
     return best

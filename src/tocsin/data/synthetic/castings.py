@@ -240,15 +240,16 @@ def _view(part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(SIZE, SIZE) uint8 image of a part: turned, moved, lit from one side, more or less exposed."""
     centre = ((CANVAS - 1) / 2,) * 2
     turn = cv2.getRotationMatrix2D(centre, rng.uniform(0, 360), rng.uniform(0.96, 1.04))
-    turn[:, 2] += (SIZE - CANVAS) / 2 + rng.uniform(-5, 5, 2)
+    moved = (SIZE - CANVAS) / 2 + rng.uniform(-5, 5, 2)
+    turn[:, 2] = turn[:, 2] + moved
     view = cv2.warpAffine(part, turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
     cut = slice((CANVAS - SIZE) // 2, (CANVAS + SIZE) // 2)
     x, y, distance = _COLUMN[cut, cut] / RADIUS, _ROW[cut, cut] / RADIUS, _DISTANCE[cut, cut] / RADIUS
     towards = rng.uniform(0, 2 * np.pi)
-    light = 1 + rng.uniform(0.02, 0.15) * (x * np.cos(towards) + y * np.sin(towards))
+    light: np.ndarray = 1 + rng.uniform(0.02, 0.15) * (x * np.cos(towards) + y * np.sin(towards))
     gleam = np.cos(2 * (_ANGLE[cut, cut] - rng.uniform(0, np.pi))) ** 3  # of turned metal: two bright wedges
-    light += rng.uniform(0, 0.15) * gleam * ((distance > 0.6) & (distance < 1))
+    light = light + rng.uniform(0, 0.15) * gleam * ((distance > 0.6) & (distance < 1))
     view = rng.uniform(0.7, 1.25) * (view * light).clip(0.01) ** rng.uniform(0.8, 1.25)
     view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.4, 0.9))
     noise = np.float32(rng.uniform(0.01, 0.025)) * rng.standard_normal(view.shape, dtype=np.float32)
