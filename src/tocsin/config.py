@@ -22,6 +22,7 @@ from tocsin.errors import ConfigError
 
 # What a configuration may instantiate. Those of a checkpoint come from outside, so this is a safety line too.
 ALLOWED_TARGETS = (
+    "albumentations.",
     "tocsin.callbacks.",
     "tocsin.data.",
     "tocsin.metrics.thresholds.",

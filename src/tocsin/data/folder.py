@@ -49,7 +49,7 @@ class ImageFolder(ImageDataModule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_share("normal_test_fraction")
+        self.check_share("normal_test_fraction", zero=True)
         if self.normal_dir is None and (self.abnormal_dir or self.normal_test_dir or self.mask_dir):
             raise ConfigError(
                 "data.abnormal_dir, data.normal_test_dir and data.mask_dir need data.normal_dir"

@@ -148,12 +148,13 @@ def match_masks(images: Sequence[Path], candidates: Sequence[Path], suffix: str 
     return found
 
 
-def with_groups(images: ImageSet, pattern: str) -> ImageSet:
+def with_groups(images: ImageSet, pattern: str, option: str = "group_pattern") -> ImageSet:
     """The images with a column `group` in their metadata.
 
     Args:
         images: N images.
         pattern: Regular expression; what it finds in the stem of a file, or its first group, is the group's name.
+        option: Of the data that holds the pattern, for the message.
 
     Raises:
         DataError: It finds nothing in a stem.
@@ -162,9 +163,7 @@ def with_groups(images: ImageSet, pattern: str) -> ImageSet:
     for path in images.paths:
         match = re.search(pattern, path.stem)
         if match is None:
-            raise DataError(
-                f"{path}: data.group_pattern={pattern} finds nothing in {path.stem}; mend the pattern"
-            )
+            raise DataError(f"{path}: data.{option}={pattern} finds nothing in {path.stem}; mend the pattern")
         groups.append(match[1 if match.re.groups else 0])
     known = pd.DataFrame(index=range(len(images))) if images.metadata is None else images.metadata
     return ImageSet(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ class ImageDataset(Dataset[ImageBatch]):
         )
 
 
-class ShuffledPasses(DistributedSampler[int]):
+class ShuffledPasses(DistributedSampler[Any]):
     """Draws from shuffled passes one after another, so many an epoch as asked, whatever the size of the set.
 
     Which items an epoch shows depends on the seed and its number alone, so a resumed run sees what an uninterrupted
@@ -160,20 +161,33 @@ class ShuffledPasses(DistributedSampler[int]):
     """
 
     def __init__(
-        self, dataset: Dataset[ImageBatch], *, n_draws: int | None, seed: int, world: int = 1, rank: int = 0
+        self, dataset: Dataset[Any], *, n_draws: int | None, seed: int, world: int = 1, rank: int = 0
     ) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
         # Every process gets as many draws as the others; the last one would wait for ever.
         self.num_samples = math.ceil((len(self.dataset) if n_draws is None else n_draws) / world)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[int]:
-        n_items = len(self.dataset)  # type: ignore[arg-type]
+    @property
+    def pass_length(self) -> int:
+        """Draws of a pass."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def one_pass(self, number: int) -> np.ndarray:
+        """(pass_length,) items of a pass, by its number since the start of training."""
+        return np.random.default_rng((self.seed, number)).permutation(self.pass_length)
+
+    def draws(self) -> tuple[np.ndarray, np.ndarray]:
+        """What this process shows in an epoch: items (n,) and their numbers (n,) since the start of training."""
         n_draws = self.num_samples * self.num_replicas
-        first, begin = divmod(self.epoch * n_draws, n_items)
-        n_passes = math.ceil((begin + n_draws) / n_items)
-        passes = [np.random.default_rng((self.seed, first + p)).permutation(n_items) for p in range(n_passes)]
-        draws = np.concatenate(passes)[begin : begin + n_draws]
-        return iter(draws[self.rank :: self.num_replicas].tolist())
+        numbers = self.epoch * n_draws + np.arange(n_draws)
+        first, last = numbers[[0, -1]] // self.pass_length
+        passes = np.concatenate([self.one_pass(number) for number in range(first, last + 1)])
+        items = passes[numbers - first * self.pass_length]
+        return items[self.rank :: self.num_replicas], numbers[self.rank :: self.num_replicas]
+
+    def __iter__(self) -> Iterator[Any]:
+        items, _ = self.draws()
+        return iter(items.tolist())
 
     def __len__(self) -> int:
         return self.num_samples

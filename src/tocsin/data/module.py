@@ -28,7 +28,7 @@ class DataModule(L.LightningDataModule):
         """Read or draw the data and cut them into splits; a second call does nothing."""
 
     @abstractmethod
-    def dims(self) -> dict[str, int]:
+    def dims(self) -> dict[str, Any]:
         """Arguments of a detector that only the data can tell, once set up."""
 
     @abstractmethod
