@@ -27,6 +27,7 @@ LAYERS = [
         "streaming",
         "series_prediction",
         "image_prediction",
+        "class_prediction",
         "prediction",
         "onnx_export",
     ],

@@ -47,15 +47,13 @@ def predict_images(cfg: DictConfig) -> None:
     """Score the images of `cfg.input`; write a table and, beside it, the folder `overlays`."""
     trained = load_trained_images(cfg)
     paths = image_paths(cfg.input)
-    output = Path(cfg.output) if cfg.output else Path(HydraConfig.get().runtime.output_dir) / "scores.csv"
-    if output.suffix != ".csv":
-        raise ConfigError(f"output={output}: the scores of images are written as CSV; give a name with .csv")
+    output = table_path(cfg)
     overlays = output.parent / "overlays" if cfg.contributions else None
     rows = []
-    for batch in _chunks(paths, BATCH):
+    for batch in chunks(paths, BATCH):
         rows += _score_batch(batch, trained, overlays, Path(cfg.input))
         log.info("%d of %d images", len(rows), len(paths))
-    _write_table(output, pd.DataFrame(rows))
+    write_table(output, pd.DataFrame(rows))
     failed = sum(bool(row["error"]) for row in rows)
     if failed == len(rows):
         raise DataError(f"{cfg.input}: none of {failed} images could be read; the reasons are in {output}")
@@ -63,6 +61,18 @@ def predict_images(cfg: DictConfig) -> None:
     log.info("%d of %d images raise an alarm; scores: %s", alarms, len(rows), output)
     if failed:
         log.warning("%d images could not be read: see the column error of %s", failed, output)
+
+
+def table_path(cfg: DictConfig) -> Path:
+    """Where the scores of images go.
+
+    Raises:
+        ConfigError: The name does not end in .csv.
+    """
+    output = Path(cfg.output) if cfg.output else Path(HydraConfig.get().runtime.output_dir) / "scores.csv"
+    if output.suffix != ".csv":
+        raise ConfigError(f"output={output}: the scores of images are written as CSV; give a name with .csv")
+    return output
 
 
 def load_trained_images(cfg: DictConfig) -> TrainedImages:
@@ -76,11 +86,16 @@ def load_trained_images(cfg: DictConfig) -> TrainedImages:
     assert isinstance(task, ImageAnomaly)
     if torch.isnan(task.image_threshold):
         raise TocsinError(f"ckpt_path={cfg.ckpt_path} has no threshold yet; use best.ckpt of a finished run")
-    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return TrainedImages(
-        task=task.eval().to("cuda" if on_gpu else "cpu"),
+        task=task.eval().to(prediction_device(cfg)),
         reader=ImageReader.from_state(checkpoint["data"]["reader"]),
     )
+
+
+def prediction_device(cfg: DictConfig) -> str:
+    """The device that `cfg.trainer` asks for."""
+    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "cuda" if on_gpu else "cpu"
 
 
 def image_paths(source: str | Path) -> list[Path]:
@@ -104,16 +119,9 @@ def _score_batch(
     paths: Sequence[Path], trained: TrainedImages, overlays: Path | None, root: Path
 ) -> list[dict[str, object]]:
     """A row per image; one that cannot be read has a reason instead of a score, and stops no other."""
-    images, errors = [], {}
-    for path in paths:
-        try:
-            images.append(trained.reader(path))
-        except DataError as error:
-            errors[path] = str(error)
-    readable = [path for path in paths if path not in errors]
+    stacked, readable, errors = read_images(paths, trained.reader)
     scores = np.empty(0)
-    if images:
-        stacked = torch.stack(images)  # (B, 3, H, W)
+    if readable:
         maps, image_scores = trained.score(stacked)
         scores = image_scores.numpy()
         if overlays is not None:
@@ -134,6 +142,24 @@ def _score_batch(
     ]
 
 
+def read_images(
+    paths: Sequence[Path], reader: ImageReader
+) -> tuple[torch.Tensor, list[Path], dict[Path, str]]:
+    """Read what can be read.
+
+    Returns:
+        (B, 3, H, W) float32 images, their B paths, and the reason of each path that cannot be read.
+    """
+    images, errors = [], {}
+    for path in paths:
+        try:
+            images.append(reader(path))
+        except DataError as error:
+            errors[path] = str(error)
+    readable = [path for path in paths if path not in errors]
+    return torch.stack(images) if images else torch.empty(0, 3, *reader.size), readable, errors
+
+
 def _relative(path: Path, root: Path) -> Path:
     return path.relative_to(root) if root.is_dir() else Path(path.name)
 
@@ -146,13 +172,16 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     temporary.replace(path)
 
 
-def _write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table of rows with flags, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    table.astype({"is_anomaly": "Int8"}).to_csv(temporary, index=False, float_format="%.6g")
+    flags = {name: "Int8" for name in ("is_anomaly", "unsure") if name in table}  # whole numbers, or nothing
+    table.astype(flags).to_csv(temporary, index=False, float_format="%.6g")
     temporary.replace(path)
 
 
-def _chunks(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+def chunks(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    """Runs of at most `size` paths."""
     starts: Iterable[int] = range(0, len(paths), size)
     return (paths[begin : begin + size] for begin in starts)

@@ -145,6 +145,8 @@ def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) ->
 def build_detector(node: DictConfig, dims: Mapping[str, int]) -> Detector:
     """Detector of a configuration; what only the data can tell is filled in where its constructor names it."""
     known = inspect.signature(locate(node._target_)).parameters
+    for name in sorted(set(dims) & set(map(str, node))):
+        raise ConfigError(f"model.{name} comes from the data and cannot be set; see the options of data")
     detector: Detector = build(node, **{name: size for name, size in dims.items() if name in known})
     return detector
 
@@ -152,7 +154,8 @@ def build_detector(node: DictConfig, dims: Mapping[str, int]) -> Detector:
 def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, Any] | None = None) -> Task:
     """Task of a configuration around its detector; with `checkpoint`, with its weights and in its stage."""
     node = cfg.model
-    if checkpoint is not None and locate(node._target_).kind == "image" and "weights" in node:  # type: ignore[attr-defined]
+    from_hub = ("image", "classification")
+    if checkpoint is not None and locate(node._target_).kind in from_hub and "weights" in node:  # type: ignore[attr-defined]
         node = OmegaConf.merge(node, {"weights": None})  # they are in the checkpoint: none are fetched
     detector = build_detector(node, dims)
     task: Task = build(

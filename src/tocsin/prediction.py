@@ -8,10 +8,15 @@ from tocsin.config import check, locate
 def predict(cfg: DictConfig) -> None:
     """Score `cfg.input` and write `cfg.output`, as the kind of data of the checkpoint asks."""
     check(cfg)
-    if locate(cfg.task._target_).accepts == "image":  # type: ignore[attr-defined]
+    kind = locate(cfg.task._target_).accepts  # type: ignore[attr-defined]
+    if kind == "image":
         from tocsin.image_prediction import predict_images
 
         predict_images(cfg)
+    elif kind == "classification":
+        from tocsin.class_prediction import predict_classes
+
+        predict_classes(cfg)
     else:
         from tocsin.series_prediction import predict_series
 

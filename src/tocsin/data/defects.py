@@ -213,6 +213,11 @@ class Defects(ImageSetModule):
         """(N,) int64 class of each image of a set, an index into `classes`."""
         return np.array([self.classes.index(name) for name in images.classes], dtype=np.int64)
 
+    @property
+    def ok_index(self) -> int | None:
+        """Index of the class without defects; None where there is none."""
+        return None if self.ok_class is None else self.classes.index(self.ok_class)
+
     def dims(self) -> dict[str, Any]:
         """Size, number of classes and, if the balance needs them, `class_weights` or `log_priors` of the classes."""
         counts = np.bincount(self.labels(self.ready.train), minlength=len(self.classes))

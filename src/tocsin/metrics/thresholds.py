@@ -17,6 +17,7 @@ import numpy as np
 
 from tocsin.errors import ConfigError
 from tocsin.metrics.autocorrelation import decorrelation_length
+from tocsin.metrics.calibration import miss_rate_threshold
 from tocsin.metrics.functional import best_f1, check_scores, finite_scores
 
 MAD_TO_SD = 1.4826  # of a normal distribution
@@ -30,9 +31,11 @@ class Threshold(ABC):
 
     Attributes:
         name: The method, as in `threshold=<name>`.
+        reads_labels: Whether it needs, or can use, anomalous scores. All others want normal ones alone.
     """
 
     name: ClassVar[str]
+    reads_labels: ClassVar[bool] = False
 
     @property
     def chosen(self) -> str:
@@ -63,6 +66,7 @@ class BestF1(Threshold):
     """The cut with the best F1 on labelled validation data, exact over every cut."""
 
     name = "best_f1"
+    reads_labels = True
 
     def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
         """See `Threshold.fit`; raises ValueError unless `labels` hold both classes."""
@@ -238,10 +242,36 @@ class Fixed(Threshold):
         return self.value
 
 
+class MissRate(Threshold):
+    """The highest threshold that misses no more than a wanted share of the anomalies, as far as validation can tell.
+
+    Args:
+        max_miss_rate: Share in (0, 1) that an anomaly from the same source may be missed with.
+    """
+
+    name = "miss_rate"
+    reads_labels = True
+
+    def __init__(self, *, max_miss_rate: float = 0.02) -> None:
+        _check_open("max_miss_rate", max_miss_rate)
+        self.max_miss_rate = max_miss_rate
+
+    def fit(self, scores: np.ndarray, labels: np.ndarray | None = None) -> float:
+        """See `Threshold.fit`; raises ConfigError without labels."""
+        if labels is None:
+            raise ConfigError(
+                "threshold miss_rate needs labelled anomalies in the validation data, but there are no labels: use "
+                "pot, quantile, conformal or mad"
+            )
+        scores, labels = check_scores(scores, labels)
+        return miss_rate_threshold(scores, labels, self.max_miss_rate)
+
+
 class Auto(Threshold):
     """`BestF1` where validation labels hold both classes, else `Pot`; `chosen` tells which."""
 
     name = "auto"
+    reads_labels = True
 
     def __init__(self) -> None:
         self._method: Threshold | None = None

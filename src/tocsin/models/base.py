@@ -181,9 +181,13 @@ class ImageClassifier(Detector):
 
     It normalises its input itself. Where the constructor names them, `height`, `width`, `n_classes`, `class_weights`
     and `log_priors` are filled in from the data.
+
+    Attributes:
+        n_classes: K.
     """
 
     kind = "classification"
+    n_classes: int
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images.

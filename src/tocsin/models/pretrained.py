@@ -50,9 +50,9 @@ def timm_network(
         raise ConfigError(f"weights={weights} is neither hub, random nor a file; {_advice(name)}")
     overlay = None if weights == HUB else {"file": str(Path(str(weights)).expanduser())}
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every attempt
-    logging.getLogger("timm.models._builder").setLevel(
-        logging.ERROR
-    )  # it warns of the head that features leave out
+    # One tells what is loaded, the other warns of the head that features leave out.
+    logging.getLogger("timm.models._helpers").setLevel(logging.WARNING)
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     try:
         made = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except (OSError, RuntimeError) as error:  # of the hub; of weights that do not fit

@@ -220,7 +220,14 @@ class Task(L.LightningModule):
 
     def _log_terms(self, split: str, terms: dict[str, Tensor], batch: Any) -> None:
         values = {f"{split}_{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        self.log_dict(
+            values,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch[0]),
+            sync_dist=True,
+            add_dataloader_idx=False,
+        )
 
     def _stop_if_not_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
         # Looking at a value makes the host wait for the device, so on an accelerator not every step does.
