@@ -19,6 +19,7 @@ from tocsin.metrics.classification import (
     expected_calibration_error,
     miss_rate_at_fpr,
     per_class,
+    selective_error,
 )
 
 
@@ -145,6 +146,14 @@ def test_calibration_error_by_hand():
     p = np.array([[0.8, 0.2]] * 10)
     assert expected_calibration_error(np.array([0] * 6 + [1] * 4), p) == pytest.approx(0.2)
     assert expected_calibration_error(np.array([0] * 8 + [1] * 2), p) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_errors_among_the_surest_images_by_hand():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.6, 0.4]])
+    # The surest is right; then two as sure as each other, one of them wrong; then a wrong one.
+    assert selective_error(np.array([0, 1, 1, 1]), p) == pytest.approx(
+        np.array([[0.25, 0], [0.75, 1 / 3], [1, 0.5]])
+    )
 
 
 # --- alarms -------------------------------------------------------------------------------------------------
