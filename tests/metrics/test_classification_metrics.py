@@ -184,6 +184,12 @@ def test_miss_rate_at_a_false_alarm_rate_is_the_best_of_all_thresholds(fpr, ties
     assert miss_rate_at_fpr(scores, defective, fpr) == pytest.approx(best, abs=1e-12)
 
 
+def test_rounding_allows_no_false_alarm_less():
+    scores, defective = np.append(np.arange(100), 70.5), np.arange(101) == 100
+    assert miss_rate_at_fpr(scores, defective, 0.29) == 0  # 0.29 * 100 is 28.999999999999996
+    assert miss_rate_at_fpr(scores, defective, 0.28) == 1
+
+
 def test_metrics_with_an_ok_class_use_the_threshold_given():
     labels, p = draw(8)
     scores, defective = defect_probability(p, 1), labels != 1

@@ -204,7 +204,7 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
     labels, probabilities = check_classes(labels, probabilities)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     starts = np.sort(confidence)[np.arange(1, bins) * len(confidence) // bins]
-    place = np.searchsorted(np.unique(starts), confidence, "right")
+    place = np.searchsorted(starts, confidence, "right")
     count = np.bincount(place)
     kept = count > 0
     sums = (np.bincount(place, values)[kept] for values in (confidence, right))
