@@ -19,7 +19,7 @@ LAYERS = [
     ["plots", "scoring"],
     ["models"],
     ["config", "checkpoints", "optimizers", "schedulers", "results", "tasks"],
-    ["results_table", "callbacks"],
+    ["results_table", "finished_runs", "compare", "callbacks"],
     [
         "devices",
         "members",

@@ -19,6 +19,7 @@ from tocsin.metrics.classification import (
     expected_calibration_error,
     miss_rate_at_fpr,
     per_class,
+    selective_error,
 )
 
 
@@ -147,6 +148,14 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(np.array([0] * 8 + [1] * 2), p) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_errors_among_the_surest_images_by_hand():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.6, 0.4]])
+    # The surest is right; then two as sure as each other, one of them wrong; then a wrong one.
+    assert selective_error(np.array([0, 1, 1, 1]), p) == pytest.approx(
+        np.array([[0.25, 0], [0.75, 1 / 3], [1, 0.5]])
+    )
+
+
 # --- alarms -------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +182,12 @@ def test_miss_rate_at_a_false_alarm_rate_is_the_best_of_all_thresholds(fpr, ties
     rates = [alarm_rates(scores, defective, t) for t in [*np.unique(scores), np.inf]]
     best = min(r["miss_rate"] for r in rates if r["false_alarm_rate"] <= fpr + 1e-12)
     assert miss_rate_at_fpr(scores, defective, fpr) == pytest.approx(best, abs=1e-12)
+
+
+def test_rounding_allows_no_false_alarm_less():
+    scores, defective = np.append(np.arange(100), 70.5), np.arange(101) == 100
+    assert miss_rate_at_fpr(scores, defective, 0.29) == 0  # 0.29 * 100 is 28.999999999999996
+    assert miss_rate_at_fpr(scores, defective, 0.28) == 1
 
 
 def test_metrics_with_an_ok_class_use_the_threshold_given():

@@ -36,7 +36,7 @@ def test_many_images_have_log_axes_that_end_at_half_an_image_called_none():
     assert curve.get_xdata().min() == 0.5 / 100
     assert curve.get_ydata().min() == 0.5 / 200
     assert mark.get_xydata().tolist() == [[0.005, 1.0]]  # no alarm at all
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     ticks = [text.get_text() for text in axes.get_xticklabels()]
     assert ticks[:3] == ["none", "1 %", "2 %"]
 

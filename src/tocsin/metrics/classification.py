@@ -204,11 +204,35 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
     labels, probabilities = check_classes(labels, probabilities)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     starts = np.sort(confidence)[np.arange(1, bins) * len(confidence) // bins]
-    place = np.searchsorted(np.unique(starts), confidence, "right")
+    place = np.searchsorted(starts, confidence, "right")
     count = np.bincount(place)
     kept = count > 0
     sums = (np.bincount(place, values)[kept] for values in (confidence, right))
     return CalibrationBins(count[kept], *(total / count[kept] for total in sums))
+
+
+def selective_error(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Errors that remain if only the surest images are decided, and the rest is looked at by a person.
+
+    El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification" (JMLR 2010): risk over coverage.
+
+    Args:
+        labels: (N,) int, in [0, K).
+        probabilities: (N, K) in [0, 1].
+
+    Returns:
+        (P, 2) share of the images decided, rising to 1, and share of errors among them; one point per confidence.
+
+    Raises:
+        ValueError: If the arrays do not fit each other.
+    """
+    labels, probabilities = check_classes(labels, probabilities)
+    confidence, wrong = probabilities.max(1), probabilities.argmax(1) != labels
+    order = np.argsort(-confidence, kind="stable")
+    falling, decided = confidence[order], np.arange(1, len(labels) + 1)
+    last = np.append(falling[1:] != falling[:-1], True)  # of each tie
+    curve: np.ndarray = np.stack([decided / len(labels), np.cumsum(wrong[order]) / decided], axis=1)[last]
+    return curve
 
 
 def defect_probability(probabilities: np.ndarray, ok_class_index: int) -> np.ndarray:

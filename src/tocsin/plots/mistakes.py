@@ -55,7 +55,6 @@ def mistakes(
     height, width = (H, W) if maps is None else pair_size(H, W)
     across = 3 if width > WIDE * height else 4 if maps is None else 3
     figure, cells = grid(title, n, height, width, header=2 if titles is None else 3, across=across)
-    figure.set_layout_engine("compressed", h_pad=0.08)  # inches; lines of text stay apart from the row above
     pictures = displayable(images)
     for index, axes in enumerate(cells):
         if maps is None:
