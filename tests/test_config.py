@@ -68,7 +68,9 @@ def kind_of(group: str, option: str) -> str | None:
 
 
 def fitting(group: str, option: str) -> list[str]:
-    """Choices of model, data and task that go with an option of one of these."""
+    """Choices of model, data and task that go with an option of one of these, or of augmentation."""
+    if group == "augment":
+        return ["data=defects", *fitting("data", "defects")]
     kind = kind_of(group, option) if group in ("model", "data", "task") else None
     return [
         f"{other}={next(o for g, o in OPTIONS if g == other and kind_of(g, o) == kind)}"
@@ -108,6 +110,48 @@ def test_other_commands_compose_with_what_a_checkpoint_holds(main: str) -> None:
     check(cfg)
     assert cfg.model._target_ == "tocsin.models.pca.WindowPCA"
     assert cfg.ckpt_path == "a/checkpoints/best.ckpt"
+
+
+def bind_data(cfg: DictConfig) -> None:
+    for key, node in config._targets(cfg.data, "data"):
+        config._check_arguments(key, node, locate(node["_target_"], key))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "first", "count"),
+    [
+        ([], "albumentations.HorizontalFlip", 8),  # what the data bring
+        (["augment=light"], "albumentations.HorizontalFlip", 3),
+        (["augment=none"], None, 0),
+        (["augment=none", "data.augment=[{_target_: albumentations.D4, p: 1}]"], "albumentations.D4", 1),
+    ],
+)
+def test_augmentation_is_chosen_by_name_or_as_a_list(
+    overrides: list[str], first: str | None, count: int
+) -> None:
+    cfg = composed("data=defects", *overrides)
+    bind_data(cfg)
+    assert len(cfg.data.augment) == count
+    assert first is None or cfg.data.augment[0]._target_ == first
+    assert "augment" not in cfg  # they are options of the data, and of no other kind of data
+    with pytest.raises(ConfigError, match=r"data\.augment: SlidingServerMetrics has no such option"):
+        check(composed("data=sliding", "augment=light"))
+
+
+def test_unknown_argument_of_a_transform_is_found_before_any_data_are_made() -> None:
+    with pytest.raises(
+        ConfigError, match=r"data\.augment\.0\.std_rnge: GaussNoise .* did you mean std_range"
+    ):
+        bind_data(
+            composed("data=defects", "data.augment=[{_target_: albumentations.GaussNoise, std_rnge: 1}]")
+        )
+
+
+def test_augmentation_of_a_checkpoint_is_kept_or_chosen_anew() -> None:
+    run = OmegaConf.to_container(composed("data=defects", "augment=light"), resolve=False)
+    ConfigStore.instance().store("run", run, package="_global_")
+    assert len(composed("ckpt_path=a.ckpt", main="evaluate").data.augment) == 3
+    assert len(composed("ckpt_path=a.ckpt", "data=defects", main="evaluate").data.augment) == 8
 
 
 def test_every_file_says_in_one_line_what_it_is() -> None:

@@ -22,7 +22,6 @@ from tocsin.errors import ConfigError
 
 # What a configuration may instantiate. Those of a checkpoint come from outside, so this is a safety line too.
 ALLOWED_TARGETS = (
-    "albumentations.",
     "tocsin.callbacks.",
     "tocsin.data.",
     "tocsin.metrics.thresholds.",
@@ -35,6 +34,7 @@ ALLOWED_TARGETS = (
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.trainer.",
+    "albumentations.",
 )
 
 # Arguments that the pipeline fills in, by the name of the configuration node.

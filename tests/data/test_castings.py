@@ -1,4 +1,4 @@
-"""The drawn castings: the same from the same seed, several views of a part, and no way to tell them by gray levels."""
+"""The drawn castings: the same from the same seed, several views of a part, not to be told by gray levels."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ from tocsin.data.synthetic.castings import CANVAS, DEFECTS, MAX_VIEWS, RADIUS, C
 
 @pytest.fixture(scope="module")
 def drawn() -> Castings:
-    return castings(n_defective=180, n_ok=140, seed=3)
+    return castings(n_defective=120, n_ok=100, seed=3)
 
 
 def test_as_many_as_asked_for_and_each_part_has_one_label(drawn: Castings) -> None:
-    assert drawn.images.shape == (320, 224, 224)
+    assert drawn.images.shape == (220, 224, 224)
     assert drawn.images.dtype == np.uint8
-    assert drawn.table["label"].value_counts().to_dict() == {"defective": 180, "ok": 140}
+    assert drawn.table["label"].value_counts().to_dict() == {"defective": 120, "ok": 100}
     parts = drawn.table.groupby("group")
     assert (parts["label"].nunique() == 1).all()
     assert (parts["contrast"].nunique() == 1).all()
@@ -39,8 +39,8 @@ def test_seed_decides_every_pixel() -> None:
 
 
 def test_gray_levels_do_not_tell_the_classes(drawn: Castings) -> None:
-    pixels = drawn.images.reshape(len(drawn.images), -1).astype(np.float32) / 255
-    levels = np.quantile(pixels[:, ::3], [0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999], axis=1).T
+    pixels = drawn.images.reshape(len(drawn.images), -1)[:, ::7].astype(np.float32) / 255
+    levels = np.quantile(pixels, [0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999], axis=1).T
     centred = pixels - pixels.mean(axis=1, keepdims=True)
     moments = [pixels.mean(axis=1), pixels.std(axis=1), (centred**3).mean(axis=1), (centred**4).mean(axis=1)]
     features = np.column_stack([levels, *moments])

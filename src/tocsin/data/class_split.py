@@ -37,7 +37,7 @@ def deal_groups(
     _, group_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((group_of.max() + 1, len(names)), dtype=np.int64)
     np.add.at(counts, (group_of, class_of), 1)  # (G, K) images
-    for name, images, own in zip(names, counts.sum(0), (counts > 0).sum(0), strict=True):
+    for name, images, own in zip(names, counts.sum(0).tolist(), (counts > 0).sum(0).tolist(), strict=True):
         if own < len(SPLITS):
             held = f"{images} image{'s' * (images > 1)}"
             held += f" in {own} group{'s' * (own > 1)}" if own < images else ""

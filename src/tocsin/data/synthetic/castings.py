@@ -59,10 +59,12 @@ def castings(*, n_defective: int, n_ok: int, seed: int) -> Castings:
     Raises:
         ValueError: An argument is out of range.
     """
-    images, rows = [], []
-    for label, count in (("defective", n_defective), ("ok", n_ok)):
+    counts = {"defective": n_defective, "ok": n_ok}
+    for label, count in counts.items():
         if count < 1:
             raise ValueError(f"n_{label}={count} is not a positive number")
+    images, rows = [], []
+    for label, count in counts.items():
         rng = np.random.default_rng([seed, label == "ok"])
         part = 0
         while count:
