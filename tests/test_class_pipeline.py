@@ -14,17 +14,10 @@ from tocsin.errors import ConfigError
 from tocsin.pipeline import build_detector
 
 KINDS = {"good": None, "hole": (6, 12, 6, 12), "stripe": (18, 21, 2, 38)}
-SMALL = (
-    "model=classifier",
-    "data=defects",
-    "data.height=24",
-    "data.width=40",
-    "trainer=cpu",
-    "optimizer.lr=2e-2",
-)
 TINY = (
-    "model.backbone=test_resnet", "model.weights=random", 
-    "model.freeze_epochs=0", "model.backbone_lr_scale=1", "model.mixup=0", "model.head=linear", "trainer.max_epochs=12",
+    "model=classifier", "data=defects", "data.height=24", "data.width=40", "trainer=cpu", "trainer.max_epochs=12",
+    "optimizer.lr=2e-2", "model.backbone=test_resnet", "model.weights=random", "model.head=linear",
+    "model.freeze_epochs=0", "model.backbone_lr_scale=1", "model.mixup=0",
 )  # fmt: skip
 
 
@@ -46,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, kind in enumerate(KINDS):
         draw(cwd / "data" / kind, 40 if kind == "good" else 24, seed, kind)
     done = command(
-        "train.py", *SMALL, *TINY, "data.root=data", "data.balance=loss", "augment=light", "data.batch_size=16",
+        "train.py", *TINY, "data.root=data", "data.balance=loss", "augment=light", "data.batch_size=16",
         "hydra.run.dir=run", cwd=cwd,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
