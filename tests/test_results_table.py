@@ -138,3 +138,45 @@ def test_random_weights_are_no_result(tmp_path: Path) -> None:
     assert "patchcore" not in tables(read_rows([tmp_path]))
     with pytest.raises(TocsinError, match="all these runs have random weights"):
         read_rows([tmp_path / "1"])
+
+
+def write_classes(folder: Path, *, seed: int, accuracy: float, **run: object) -> None:
+    test = {"accuracy": accuracy, "macro_f1": accuracy, "auroc": 0.9, "ece": 0.1}
+    sections = {
+        "run": {
+            "model": "classifier",
+            "data": "defects",
+            "seed": seed,
+            "git": "abc",
+            "finished": "2026-11-25T10:00:00",
+        }
+        | run,
+        "data": {"source": "data/casting"},
+        "test": test,
+        "val": {"train_val_gap": 0.01},
+        "baselines": {"majority": {**test, "accuracy": 0.5, "macro_f1": 0.33}},
+        "timing": {"fit_s": 10.0, "test_items_per_s": 50.0},
+    }
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(sections))
+
+
+def test_classifiers_have_rows_by_their_tags_and_say_what_began_from_scratch(tmp_path: Path) -> None:
+    write_classes(tmp_path / "0", seed=1, accuracy=0.9, tags=["full"])
+    write_classes(tmp_path / "1", seed=2, accuracy=0.8, tags=["full"])
+    write_classes(tmp_path / "2", seed=1, accuracy=0.7, tags=["full without MixUp"])
+    write_classes(tmp_path / "3", seed=1, accuracy=0.6, pretrained=False)
+    made = tables(read_rows([tmp_path]))
+    assert "| | casting accuracy | casting macro F1 | casting AUROC |" in made
+    assert "| classifier: full | 0.850 ± 0.071 |" in made
+    assert "| classifier: full without MixUp | 0.700 |" in made
+    assert "| classifier: from scratch | 0.600 |" in made
+    assert "| majority | 0.500 | 0.330 |" in made
+    assert "| classifier: full | 0.010 ± 0.000 | 0.100 ± 0.000 |" in made  # the gap
+
+
+def test_a_source_of_one_part_is_its_own_entity(tmp_path: Path) -> None:
+    write_classes(tmp_path / "0", seed=1, accuracy=0.9)
+    text = (tmp_path / "0" / "metrics.json").read_text()
+    (tmp_path / "0" / "metrics.json").write_text(text.replace("data/casting", "castings"))
+    assert {row.dataset for row in read_rows([tmp_path])} == {"castings"}

@@ -267,6 +267,7 @@ def run_section(
         "model": choices.get("model"),
         "data": choices.get("data"),
         "seed": cfg.seed,
+        "tags": list(cfg.tags),
         "overrides": [override.lstrip("+") for override in HydraConfig.get().overrides.task]
         if HydraConfig.initialized()
         else [],

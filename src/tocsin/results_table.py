@@ -4,7 +4,8 @@
 
 Data sets stand in columns, methods in rows; first the scores that need no model. A value is the mean over the
 entities of a data set (domains and categories of images have a column each), then mean and standard deviation over
-seeds. Oracle numbers have a table of their own. Runs with random weights where pretrained ones belong are left out.
+seeds. Runs with other `tags` are rows of their own. Oracle numbers have a table of their own. Runs with random
+weights where pretrained ones belong are left out; classifiers, which learn all the same, are marked as from scratch.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from omegaconf import OmegaConf
 from tocsin.errors import TocsinError
 
 # First in every table, in this order.
-BASELINES = ("random", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian")
+BASELINES = ("random", "majority", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian")
 NAMES = {"abs_z": "largest deviation"}
 NONE = "\N{EN DASH}"
 
@@ -45,6 +46,22 @@ IMAGE_TABLES = {
     "Pixel AUROC and AUPRO": {"AUROC": ("test", "pixel_auroc"), "AUPRO": ("test", "aupro")},
     ORACLE: {"": ("oracle", "image_f1")},
     "Cost: seconds of training, images scored per second": {
+        "train s": ("timing", "fit_s"),
+        "images/s": ("timing", "test_items_per_s"),
+    },
+}
+CLASS_TABLES = {
+    "Test images": {
+        "accuracy": ("test", "accuracy"),
+        "macro F1": ("test", "macro_f1"),
+        "AUROC": ("test", "auroc"),
+    },
+    "Accuracy of training images minus that of validation images; calibration error; share of unsure answers": {
+        "gap": ("val", "train_val_gap"),
+        "ECE": ("test", "ece"),
+        "unsure": ("test", "unsure_rate"),
+    },
+    "Cost: seconds of training, images classified per second": {
         "train s": ("timing", "fit_s"),
         "images/s": ("timing", "test_items_per_s"),
     },
@@ -102,12 +119,13 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
             run, source = sections["run"], sections["data"].get("source")
         except (json.JSONDecodeError, KeyError) as error:
             raise TocsinError(f"{path} is not a metrics.json of a run: {error}") from error
-        if not run.get("pretrained", True):
+        if not run.get("pretrained", True) and not _of_classes(sections):
             continue
-        dataset, entity = Path(source).parts[-2:] if source else (run["data"], run["data"])
-        if _of_images(sections):
+        parts = Path(source or run["data"]).parts
+        dataset, entity = parts[-2:][0], parts[-1]
+        if _of_images(sections) or _of_classes(sections):
             dataset = entity
-        own = Row(run["model"], dataset, entity, run["seed"], sections)
+        own = Row(_method(run), dataset, entity, run["seed"], sections)
         free = [Row(name, dataset, entity, 0, {"test": test}) for name, test in sections["baselines"].items()]
         for row in (own, *free):
             rows.setdefault((row.model, row.dataset, row.entity, row.seed), row)
@@ -120,7 +138,8 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
 
 def tables(rows: Sequence[Row]) -> str:
     """The tables of a page: ranking, F1 at the threshold, oracle, cost."""
-    shown = IMAGE_TABLES if _of_images(rows[0].sections) else SERIES_TABLES
+    first = rows[0].sections
+    shown = CLASS_TABLES if _of_classes(first) else IMAGE_TABLES if _of_images(first) else SERIES_TABLES
     parts = []
     for title, columns in shown.items():
         values = {name: _metric(section, metric) for name, (section, metric) in columns.items()}
@@ -233,6 +252,16 @@ def update_page(page: Path, name: str, folders: Sequence[Path]) -> None:
 
 def _of_images(sections: Mapping[str, Any]) -> bool:
     return "image_auroc" in sections["test"]
+
+
+def _of_classes(sections: Mapping[str, Any]) -> bool:
+    return "macro_f1" in sections["test"]
+
+
+def _method(run: Mapping[str, Any]) -> str:
+    """Name of a row: the model, the words the run was tagged with, and whether it began with random weights."""
+    marks = [*run.get("tags", []), *([] if run.get("pretrained", True) else ["from scratch"])]
+    return f"{run['model']}: {', '.join(marks)}" if marks else str(run["model"])
 
 
 def _metric(section: str, name: str) -> Value:

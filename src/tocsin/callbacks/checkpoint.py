@@ -41,7 +41,7 @@ class BestAndLast(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         value = self.sign * float(trainer.callback_metrics.get(self.monitor, math.nan))
-        improved = value < self.best - self.min_delta
+        improved = value <= self.best - self.min_delta  # of equals the later: a small split has many
         if improved:
             self.best, self.best_epoch = value, trainer.current_epoch
         run_dir = Path(trainer.default_root_dir)
