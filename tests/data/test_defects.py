@@ -199,6 +199,10 @@ def test_sampler_draws_equal_shares_and_wastes_nothing(folders: Path) -> None:
     module = ready(folders, balance="sampler", steps_per_epoch=21, batch_size=6)  # two passes of 3 * 21
     for batch in module.train_dataloader():
         assert torch.bincount(batch.label).tolist() == [2, 2, 2]
+    labels = np.array([label for _, label in drawn(module)]).reshape(-1, 3)
+    assert (np.sort(labels, axis=1) == [0, 1, 2]).all()
+    # In one fixed order, three processes would see one class each, and MixUp would pair a class with itself.
+    assert len(np.unique(labels, axis=0)) == 6
     counts = Counter(position for position, label in drawn(module) if label == 1)
     assert set(counts.values()) == {2}  # every image of the largest class once a pass
     rare = Counter(position for position, label in drawn(module) if label == 0)
