@@ -99,6 +99,34 @@ def test_pooled_features_are_means_of_neighbourhoods() -> None:
     torch.testing.assert_close(features(images), expected.permute(0, 2, 3, 1))
 
 
+@pytest.mark.parametrize("aggregation", ["pooled", "published"])
+def test_neighbourhood_may_run_along_the_rows(aggregation: str) -> None:
+    """A change in one row reaches the patches of that row, however far, and of no other."""
+    features = PatchFeatures(
+        **{**TINY, "layers": ["layer1"]}, patch_size=[1, 9], aggregation=aggregation, embedding_dim=40
+    )
+    maps = torch.zeros(1, features.network.feature_info.channels()[-1], 5, 9)
+    maps[0, :, 2, 0] = 1.0
+    found = features._pooled(maps) if aggregation == "pooled" else features._published(maps)
+    reached = found[0].abs().sum(dim=0) > 0  # (5, 9)
+    expected = torch.zeros(5, 9, dtype=torch.bool)
+    expected[2, :5] = True  # half of 9 to the right of the first column
+    assert torch.equal(reached, expected)
+
+
+def test_brightness_and_contrast_of_an_image_are_not_seen() -> None:
+    features = PatchFeatures(**TINY, instance_norm=True)
+    maps = torch.randn(2, 4, 6, 5)
+    features.normalise = nn.Identity()
+    features.network.forward = lambda images: [images]  # the map itself
+    other = maps.clone()
+    other[1] = 3.0 * other[1] + 7.0
+    torch.testing.assert_close(features(other), features(maps), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(features(other), PatchFeatures(**TINY)._pooled(other).permute(0, 2, 3, 1))
+    flat = features(torch.full((1, 4, 6, 5), 2.0))
+    assert torch.equal(flat, torch.zeros_like(flat))  # not a division by a spread of 0
+
+
 def test_published_features_are_those_of_the_papers_code() -> None:
     """Unfold, interpolate each element, then average down: in the order of the paper's code."""
     features = PatchFeatures(**TINY, aggregation="published", embedding_dim=40)
@@ -223,6 +251,44 @@ def test_scores_are_those_of_the_paper(k: int, b: int) -> None:
     assert b == 1 or not torch.allclose(found.image, model.score(images).map.amax(dim=(1, 2)), rtol=0.01)
 
 
+def test_a_place_counts_as_much_as_its_weight_says() -> None:
+    """A patch that looks as patches elsewhere do is odd only where places count, and by as much as they do."""
+
+    class Colours(Cells):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * (torch.arange(self.n_features) < self.n_features - 2)
+
+    half = torch.zeros(1, 3, 64, 96)
+    half[:, :, 32:] = 1.0
+    wrong = half.clone()
+    wrong[:, :, 8:16, 40:48] = 1.0  # bright, as the lower half is: three cells above its nearest row
+    scores = []
+    for weight in (0.0, 2.0):
+        model = made(position_weight=weight, coreset_ratio=1.0, smoothing=0.0, reweight_neighbours=1)
+        model.features = Colours(model.features.n_features)
+        fitted(model, half)
+        scores.append(model.score(torch.cat([half, wrong])).image / model.spread)
+    assert (scores[0] < 0.01).all()
+    torch.testing.assert_close(scores[1], torch.tensor([0.0, 2.0 * 3 / 8]), rtol=0.01, atol=0.01)
+
+
+def test_share_of_the_patches_makes_the_score_of_an_image() -> None:
+    """What is faint and large outranks what is bright and small."""
+    images = scenes(3, seed=9)
+    images[1, 2, 16:24] += 0.25  # a row of 12 patches
+    images[2, 2, 40:48, 40:48] += 0.5  # one patch
+    worst = fitted(made(), scenes(12)).score(images).image
+    model = fitted(made(image_share=0.125, smoothing=0.0), scenes(12))
+    shared = model.score(images)
+    assert worst.argmax() == 2
+    assert shared.image.argmax() == 1
+    for index in range(3):
+        patches, _ = by_hand(model, images[index], 1, 1)
+        torch.testing.assert_close(
+            shared.image[index], patches.flatten().topk(12).values.mean().float(), rtol=1e-4, atol=0
+        )
+
+
 def test_weights_do_not_overflow() -> None:
     model = fitted(made(scale=1e4), scenes(6))
     scores = model.score(blemished())
@@ -326,9 +392,10 @@ def test_fresh_object_with_the_same_state_scores_alike(monkeypatch: pytest.Monke
     assert torch.equal(fresh.bank, small.bank)
 
 
-def test_loaded_memory_can_be_added_to() -> None:
-    model = fitted(made(coreset_dim=8), scenes(6))
-    fresh = made(coreset_dim=8)
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_loaded_memory_can_be_added_to(weight: float) -> None:
+    model = fitted(made(coreset_dim=8, position_weight=weight), scenes(6))
+    fresh = made(coreset_dim=8, position_weight=weight)
     fresh.load_state_dict(model.state_dict())
     other = scenes(2).flip(3)
     assert fresh.partial_fit(other) == model.partial_fit(other) > 0
@@ -412,6 +479,10 @@ def test_fit_logs_what_it_chooses(caplog: pytest.LogCaptureFixture) -> None:
     [
         ({"aggregation": "mean"}, "aggregation='mean' is not one of 'pooled', 'published'"),
         ({"patch_size": 2}, "patch_size=2 is not odd"),
+        ({"patch_size": [1, 4]}, r"patch_size=\[1, 4\] is not odd"),
+        ({"patch_size": [1, 3, 5]}, r"patch_size=\[1, 3, 5\] is not odd"),
+        ({"position_weight": -1.0}, "position_weight=-1.0 is not at least 0"),
+        ({"image_share": 1.5}, r"image_share=1.5 is not in \[0, 1\]"),
         ({"embedding_dim": 0}, "embedding_dim=0 is not at least 1"),
         ({"coreset": "best"}, "coreset='best' is not one of 'greedy', 'random'"),
         ({"coreset_ratio": 0.0}, r"coreset_ratio=0.0 is not in \(0, 1\]"),

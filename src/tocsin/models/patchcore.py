@@ -7,7 +7,9 @@ What differs from the paper's code: the coreset is the greedy one itself instead
 128 numbers by which it is chosen are leading principal components instead of random projections, which cover worse;
 its size has a limit, so that memory and search do not grow with the data; the image score has the re-weighting of the
 paper, which the code leaves out (`reweight_neighbours=1`). Until the coreset is chosen, features wait on the host as
-float16, as differences from a mean in units of their spread.
+float16, as differences from a mean in units of their spread. Four options are not in the paper: `instance_norm` and
+a `patch_size` of two numbers, see `patch_features`; `position_weight`, coordinates beside the features, for parts
+that lie in a fixed place; and `image_share`, the mean of several patches as the score of an image.
 """
 
 import logging
@@ -42,14 +44,21 @@ class PatchCore(FitOnceDetector, ImageDetector):
         layers: Names of its layers; the first one's grid is that of the patches.
         weights: `hub`, a file, `random`, or None where a checkpoint will be loaded.
         aggregation: `pooled` (mean over the neighbourhood) or `published` (that of the paper's code).
-        patch_size: Width of the neighbourhood that a patch sees, in positions of a feature map; odd.
+        patch_size: Side (or height and width) of the neighbourhood that a patch sees, in positions of a feature map;
+            odd. A wide one is for what runs along the rows.
         embedding_dim: Width of the features of `published`.
+        instance_norm: Whether each channel of an image has mean 0 and standard deviation 1 over the image: changes of
+            its brightness and contrast as a whole then do not count.
+        position_weight: How far apart opposite borders of an image are for two patches that look the same, in units
+            of the spread of the features, >= 0; 0: a patch may be anywhere.
         coreset: `greedy`, or `random` for a worse memory at once.
         coreset_ratio: Share of the training patches that is remembered, in (0, 1].
         coreset_size: Most patches that are remembered.
         coreset_dim: Principal components by which the coreset is chosen; None: all features.
         n_neighbours: Neighbours whose mean distance is the score of a patch.
         reweight_neighbours: Neighbours b of the paper's re-weighting of the image score; 1 leaves it out.
+        image_share: Share of the patches, those with the highest scores, whose mean is the score of the image, in
+            [0, 1]; 0: that of the highest alone, re-weighted. For what is large and faint.
         smoothing: Standard deviation of the Gaussian that smooths the map, in pixels; 0 leaves it out.
         seed: Seed of a random coreset.
 
@@ -70,14 +79,17 @@ class PatchCore(FitOnceDetector, ImageDetector):
         layers: Sequence[str],
         weights: str | None,
         aggregation: str = "pooled",
-        patch_size: int = 3,
+        patch_size: int | Sequence[int] = 3,
         embedding_dim: int = 1024,
+        instance_norm: bool = False,
+        position_weight: float = 0.0,
         coreset: str = "greedy",
         coreset_ratio: float = 0.1,
         coreset_size: int = 50_000,
         coreset_dim: int | None = 128,
         n_neighbours: int = 1,
         reweight_neighbours: int = 9,
+        image_share: float = 0.0,
         smoothing: float = 4.0,
         seed: int = 0,
     ) -> None:
@@ -90,12 +102,16 @@ class PatchCore(FitOnceDetector, ImageDetector):
         )
         check_range("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
         check_range("reweight_neighbours", reweight_neighbours, reweight_neighbours >= 1, "at least 1")
+        check_range("position_weight", position_weight, position_weight >= 0.0, "at least 0")
+        check_range("image_share", image_share, 0.0 <= image_share <= 1.0, "in [0, 1]")
         check_range("smoothing", smoothing, smoothing >= 0.0, "at least 0")
         self.coreset = coreset
         self.coreset_ratio = coreset_ratio
         self.coreset_size = coreset_size
         self.n_neighbours = n_neighbours
         self.reweight_neighbours = reweight_neighbours
+        self.position_weight = position_weight
+        self.image_share = image_share
         self.smoothing = smoothing
         self.seed = seed
         self.features = PatchFeatures(
@@ -105,10 +121,12 @@ class PatchCore(FitOnceDetector, ImageDetector):
             aggregation=aggregation,
             patch_size=patch_size,
             embedding_dim=embedding_dim,
+            instance_norm=instance_norm,
         )
-        width = self.features.n_features
+        n_features = self.features.n_features
+        width = n_features + 2 * (position_weight > 0)
         self._collected: list[Tensor] = []  # never joined: that would need all of it twice
-        self.register_buffer("origin", torch.zeros(width))
+        self.register_buffer("origin", torch.zeros(n_features))
         self.register_buffer("spread", torch.ones(()))
         self.register_buffer("axes", torch.eye(width, min(coreset_dim or width, width)))
         self.register_buffer("radius", torch.zeros(()))  # of the coreset, along the axes
@@ -128,12 +146,12 @@ class PatchCore(FitOnceDetector, ImageDetector):
     @torch.no_grad()
     def collect(self, batch: ImageBatch) -> None:
         """Keep the features of a batch's patches on the host; the first batch sets their origin and unit."""
-        rows = self.features(batch.image).flatten(0, 2)  # (B * h * w, D)
+        features = self.features(batch.image)  # (B, h, w, D)
         if not self._collected:
-            self.origin.copy_(rows.mean(dim=0))
-            size = (rows - self.origin).square().sum(dim=1).mean().sqrt()
+            self.origin.copy_(features.mean(dim=(0, 1, 2)))
+            size = (features - self.origin).square().sum(dim=3).mean().sqrt()
             self.spread.copy_(size.clamp(min=_TINY))
-        self._collected.append(self._normalised(rows).half().cpu())
+        self._collected.append(self._rows(features).half().cpu())
 
     def finish(self) -> None:
         """Choose what is remembered, and forget the rest."""
@@ -171,16 +189,25 @@ class PatchCore(FitOnceDetector, ImageDetector):
         room = self.coreset_size - len(self.bank)
         if room < 1:
             raise TocsinError(f"the memory is full: set model.coreset_size above {self.coreset_size}")
-        rows = self._normalised(self.features(images).flatten(0, 2)).half()  # (B * h * w, D)
+        rows = self._rows(self.features(images)).half()  # (B * h * w, E)
         points = self._projected(rows)
         known = nearest(points, self._projected(self.bank)).distances[:, 0]
         chosen = farthest_points(points, room, distances=known, stop=float(self.radius))
         self.bank = torch.cat([self.bank, rows[chosen.indices]])
         return len(chosen.indices)
 
-    def _normalised(self, rows: Tensor) -> Tensor:
-        """Rows (R, D) in units of the spread around the origin: float16 keeps their digits, whatever their scale."""
-        return (rows - self.origin) / self.spread
+    def _rows(self, features: Tensor) -> Tensor:
+        """What is compared: features (B, h, w, D) as (B * h * w, E), in units of the spread around the origin.
+
+        So float16 keeps their digits, whatever their scale. With a weight of the position, E = D + 2.
+        """
+        rows = ((features - self.origin) / self.spread).flatten(0, 2)  # (B * h * w, D)
+        if not self.position_weight:
+            return rows
+        B, h, w, _ = features.shape
+        down, right = ((torch.arange(n, device=rows.device) + 0.5) / n for n in (h, w))
+        places = self.position_weight * torch.cartesian_prod(down, right)  # (h * w, 2)
+        return torch.cat([rows, places.repeat(B, 1)], dim=1)
 
     def _choose_axes(self, n_rows: int) -> None:
         width, dim = self.axes.shape
@@ -217,7 +244,8 @@ class PatchCore(FitOnceDetector, ImageDetector):
             images: (B, 3, H, W) float32 in [0, 1].
 
         Returns:
-            The map, bilinear between patches and smoothed; the largest score of a patch, re-weighted.
+            The map, bilinear between patches and smoothed; the largest score of a patch, re-weighted, or the mean of
+            the largest ones.
 
         Raises:
             TocsinError: Nothing is remembered yet.
@@ -226,20 +254,23 @@ class PatchCore(FitOnceDetector, ImageDetector):
         features = self.features(images)  # (B, h, w, D)
         B, h, w, _ = features.shape
         with torch.autocast(images.device.type, enabled=False):
-            rows = self._normalised(features.flatten(0, 2))  # (B * h * w, D)
+            rows = self._rows(features)  # (B * h * w, E)
             found = nearest(rows, self.bank, self.n_neighbours)
             patches = (found.distances.mean(dim=1) * self.spread).reshape(B, h * w)
-            highest, place = patches.max(dim=1)
-            at = place + h * w * torch.arange(B, device=place.device)  # (B,) rows of the highest patches
-            weight = self._weights(rows[at], found.indices[at, 0], found.distances[at, 0])
+            if self.image_share:
+                image = patches.topk(max(1, int(self.image_share * h * w)), dim=1).values.mean(dim=1)
+            else:
+                highest, place = patches.max(dim=1)
+                at = place + h * w * torch.arange(B, device=place.device)  # (B,) rows of the highest patches
+                image = highest * self._weights(rows[at], found.indices[at, 0], found.distances[at, 0])
             scores = resized_and_smoothed(patches.reshape(B, h, w), images.shape[2:], self.smoothing)
-        return ImageScores(map=scores, image=highest * weight)
+        return ImageScores(map=scores, image=image)
 
     def _weights(self, rows: Tensor, places: Tensor, distances: Tensor) -> Tensor:
         """Weights (B,) in [0, 1] of the image scores: low where memory is dense around the nearest entry.
 
         Args:
-            rows: (B, D) normalised features q* of the highest patches.
+            rows: (B, E) what is compared of q*, of the highest patches.
             places: (B,) where in memory their nearest entries m* are.
             distances: (B,) from m* to q*.
         """
