@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tocsin.errors import ConfigError
 from tocsin.metrics import thresholds
-from tocsin.metrics.thresholds import Auto, BestF1, Conformal, Fixed, Mad, Pot, Quantile, fit_pareto
+from tocsin.metrics.thresholds import Auto, BestF1, Conformal, Fixed, Mad, MissRate, Pot, Quantile, fit_pareto
 
 CONF = Path(__file__).parents[2] / "conf" / "threshold"
-METHODS = [Auto, BestF1, Quantile, Pot, Conformal, Mad, Fixed]
+METHODS = [Auto, BestF1, Quantile, Pot, Conformal, Mad, Fixed, MissRate]
 LABEL_FREE = [Quantile(), Pot(), Conformal(), Mad(), Auto()]
 
 
@@ -218,4 +219,15 @@ def test_conf_names_the_method_and_its_arguments(method):
 
 
 def test_every_conf_is_covered():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {method.name for method in METHODS}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*(method.name for method in METHODS), "half"}
+
+
+def test_half_is_a_fixed_threshold():
+    assert OmegaConf.load(CONF / "half.yaml") == {"_target_": "tocsin.metrics.thresholds.Fixed", "value": 0.5}
+
+
+def test_a_miss_rate_needs_labels_and_keeps_to_them():
+    scores, labels = np.linspace(0, 1, 400), np.arange(400) >= 200
+    assert (scores[labels] < MissRate(max_miss_rate=0.05).fit(scores, labels)).mean() <= 0.05
+    with pytest.raises(ConfigError, match="miss_rate needs labelled anomalies"):
+        MissRate().fit(scores)
