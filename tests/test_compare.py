@@ -183,6 +183,12 @@ def test_the_direction_of_a_metric_is_known(name):
     assert better(name, 0.2, 0.2) is None
 
 
+def test_a_gap_is_better_the_nearer_it_is_to_none():
+    assert better("train_val_gap", -0.083, 0.008) is True
+    assert better("train_val_gap", 0.01, -0.02) is False
+    assert better("train_val_gap", -0.02, 0.02) is None
+
+
 def test_of_an_unknown_metric_nothing_is_claimed():
     assert better("point_threshold", 0.1, 0.2) is None
     assert better("vanish_25", 0.1, 0.2) is None

@@ -47,21 +47,3 @@ class ClassBatch(NamedTuple):
     image: Tensor
     position: Tensor
     label: Tensor | None = None
-
-
-class DetectionBatch(NamedTuple):
-    """Square images with the boxes of what a detector should find in them, all boxes in one list.
-
-    Attributes:
-        image: (B, 3, S, S) float32 in [0, 1], RGB, scaled with its aspect kept and padded with gray.
-        position: (B,) int64, place of each image in its split.
-        boxes: (M, 4) float32, left, upper, right and lower edge in pixels of the padded images.
-        owner: (M,) int64 in [0, B), which image a box belongs to; ascending.
-        crowd: (M,) bool, true for a region of many objects: no target, and no mistake to be found there.
-    """
-
-    image: Tensor
-    position: Tensor
-    boxes: Tensor
-    owner: Tensor
-    crowd: Tensor

@@ -35,7 +35,6 @@ LOWER: tuple[str, ...] = (
     "false_alarm_rate",
     "fpr_01",
     "fpr_05",
-    "train_val_gap",
 )
 LOWER += ("false_alarms_per_1000", "detection_delay", "fit_s")
 
@@ -136,9 +135,13 @@ def pair(before: Run, after: Run) -> Pairs | str:
 
 def better(name: str, first: float, second: float) -> bool | None:
     """Whether the second value of a metric is better; None if they are equal, or its direction is unknown."""
-    if first == second or not name.endswith(HIGHER + LOWER):
+    if name == "train_val_gap":  # the nearer to none, on either side
+        first, second = -abs(first), -abs(second)
+    elif not name.endswith(HIGHER + LOWER):
         return None
-    return (second > first) == (not name.endswith(LOWER))
+    if first == second:
+        return None
+    return (second > first) != name.endswith(LOWER)
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

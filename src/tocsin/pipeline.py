@@ -145,8 +145,8 @@ def build_datamodule(cfg: DictConfig, state: Mapping[str, Any] | None = None) ->
 def build_detector(node: DictConfig, dims: Mapping[str, int]) -> Detector:
     """Detector of a configuration; what only the data can tell is filled in where its constructor names it."""
     known = inspect.signature(locate(node._target_)).parameters
-    for name in sorted(set(dims) & set(map(str, node))):
-        raise ConfigError(f"model.{name} comes from the data and cannot be set; see the options of data")
+    if given := sorted(set(dims) & set(map(str, node))):
+        raise ConfigError(f"model.{given[0]} comes from the data and cannot be set; see the options of data")
     detector: Detector = build(node, **{name: size for name, size in dims.items() if name in known})
     return detector
 

@@ -62,6 +62,14 @@ def test_an_epoch_given_is_marked_and_the_best_of_an_earlier_stage_is_not():
     assert staged.get_title(loc="left") == "gap at the best epoch 4: +0.240"
 
 
+def test_of_equal_epochs_the_last_is_marked_as_its_checkpoint_is_kept():
+    tied = HISTORY | {"val_macro_f1": curve(0.45, 0.8, 0.8, 0.75)}
+    assert training_curves(tied).axes[1].get_title(loc="left").startswith("gap at the best epoch 3:")
+    losses = {"train_loss": HISTORY["train_loss"], "val_loss": curve(0.9, 0.5, 0.5, 0.7)}
+    (best,) = [line for line in loss_curves(losses).axes[0].lines if str(line.get_label()).startswith("best")]
+    assert best.get_xydata().tolist() == [[3, 0.5]]
+
+
 def test_only_epochs_measured_on_both_have_a_gap():
     history = HISTORY | {"train_probe_macro_f1": [(1, 0.5), (3, 0.9)]}
     shaded = training_curves(history).axes[1].collections[0].get_paths()[0].vertices

@@ -326,3 +326,16 @@ def test_a_threshold_that_validation_cannot_give_is_refused_before_training(
     with pytest.raises(ConfigError, match="miss"):
         trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(made, datamodule=data)
     assert float(made.detector.slope) == 4.0
+
+
+def test_a_new_stage_is_averaged_from_its_own_first_step(root: Path, tmp_path: Path) -> None:
+    ema, made = Ema(decay=0.9), task()
+    trainer(tmp_path, max_epochs=1, callbacks=[ema], enable_checkpointing=False).fit(
+        made, datamodule=defects(root)
+    )
+    assert ema._average_model is not None
+    with torch.no_grad():
+        made.detector.slope.fill_(100.0)
+    ema.on_stage_start()
+    ema._average_model.update_parameters(made)
+    assert float(ema._average_model.module.detector.slope) == 100.0

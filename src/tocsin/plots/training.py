@@ -224,7 +224,7 @@ def _span(curves: Iterable[np.ndarray]) -> tuple[float, float]:
 def _best(
     curve: np.ndarray | None, stages: Sequence[tuple[int, str]], best_epoch: int | None
 ) -> tuple[int, float] | None:
-    """Epoch and val_loss to mark: the lowest of the last stage, or the epoch given."""
+    """Epoch and val_loss to mark: the lowest of the last stage, the last of equals, or the epoch given."""
     if curve is None:
         return None
     wanted = curve[:, 0] >= max((epoch for epoch, _ in stages), default=0)
@@ -232,14 +232,16 @@ def _best(
         wanted = curve[:, 0] == best_epoch
     if not wanted.any():
         return None
-    epoch, loss = min(curve[wanted], key=lambda point: float(point[1]))
+    epoch, loss = min(curve[wanted][::-1], key=lambda point: float(point[1]))
     return int(epoch), float(loss)
 
 
 def _best_epoch(history: History, stages: Sequence[tuple[int, str]], given: int | None) -> int | None:
-    """The epoch given, else that of the last stage with the best `val_macro_f1`, the first of several; or None."""
+    """The epoch given, else that of the last stage with the best `val_macro_f1`, the last of equals; or None."""
     curve = _finite(history.get("val_macro_f1", ()))
-    curve = curve[curve[:, 0] >= max((epoch for epoch, _ in stages), default=0)]
+    curve = curve[curve[:, 0] >= max((epoch for epoch, _ in stages), default=0)][
+        ::-1
+    ]  # as checkpoints are kept
     return given if given is not None or not len(curve) else int(curve[curve[:, 1].argmax(), 0])
 
 
