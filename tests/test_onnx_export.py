@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tocsin.batch import SeriesBatch
 from tocsin.data.cleaning import Scaler
 from tocsin.errors import ConfigError, TocsinError
-from tocsin.models.base import SeriesDetector
+from tocsin.models.base import ImageClassifier, SeriesDetector
 from tocsin.models.dinomaly import Dinomaly
 from tocsin.models.kmeans import WindowKMeans
 from tocsin.models.patchtrad import PatchTrad
@@ -155,6 +155,11 @@ def test_method_that_is_no_graph_is_refused_and_leaves_nothing(
         to_onnx(detector, torch.randn(2, WINDOW, CHANNELS), path)
     assert "\n" not in str(caught.value)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["the one before"]
+
+
+def test_a_classifier_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TocsinError, match=r"ImageClassifier cannot be exported: .*not of classification$"):
+        to_onnx(ImageClassifier(), torch.rand(2, 3, 8, 8), tmp_path / "model.onnx")
 
 
 @pytest.mark.slow

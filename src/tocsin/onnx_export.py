@@ -117,9 +117,13 @@ def to_onnx(
     graph: SeriesGraph | ImageGraph
     if isinstance(detector, ImageDetector):
         graph = ImageGraph(detector)
-    else:
-        assert isinstance(detector, SeriesDetector)
+    elif isinstance(detector, SeriesDetector):
         graph = SeriesGraph(detector, scaler)
+    else:
+        raise TocsinError(
+            f"{type(detector).__name__} cannot be exported: there are graphs of detectors of anomalies in series and "
+            f"images, not of {detector.kind}"
+        )
     graph.eval()
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,6 +237,6 @@ def _metadata(task: Task, checkpoint: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(task, ImageAnomaly):
         texts["image_threshold"] = repr(float(task.image_threshold))
         texts["pixel_threshold"] = repr(float(task.pixel_threshold))
-    else:
+    elif task.accepts == "series":
         texts["channels"] = ",".join(checkpoint["data"]["channel_names"])
     return texts
