@@ -47,3 +47,23 @@ class ClassBatch(NamedTuple):
     image: Tensor
     position: Tensor
     label: Tensor | None = None
+
+
+class DetectionBatch(NamedTuple):
+    """Square images with the objects of one class in them; boxes of all images stand one after another.
+
+    Attributes:
+        image: (B, 3, S, S) float32 in [0, 1], scaled to fit and padded with gray.
+        position: (B,) int64, place of each image in its split.
+        boxes: (N, 4) float32, left, top, right, bottom in pixels of the square image.
+        owner: (N,) int64, index in this batch of the image a box belongs to, ascending.
+        target: (N,) bool, whether an object is large and distinct enough to wear a patch.
+        crowd: (N,) bool, whether a box holds a group: it never wears a patch, and detections in it count for nothing.
+    """
+
+    image: Tensor
+    position: Tensor
+    boxes: Tensor
+    owner: Tensor
+    target: Tensor
+    crowd: Tensor

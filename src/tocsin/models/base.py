@@ -11,6 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from tocsin.batch import DetectionBatch
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -208,6 +210,56 @@ class ImageClassifier(Detector):
             (B, H, W) float32 in [0, 1], higher = spoke more for the class.
         """
         return None
+
+
+class Detections(NamedTuple):
+    """Objects of the attacked class that a victim found in a batch of images, most confident first in each image.
+
+    Attributes:
+        boxes: (N, 4) float32, left, top, right, bottom in pixels.
+        scores: (N,) float32 in [0, 1], confidence.
+        owner: (N,) int64, index in the batch of the image of each, ascending.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    owner: Tensor
+
+
+class PatchModel(Detector):
+    """Base of the attacks with a patch: the patch is the only parameter, the victims are frozen.
+
+    A subclass implements `loss`, `patch`, `apply_patch` and `detect`.
+    """
+
+    kind = "detection"
+
+    @property
+    def patch(self) -> Tensor:
+        """(3, P, P) float32 in [0, 1], as it would be printed."""
+        raise NotImplementedError
+
+    def apply_patch(
+        self,
+        batch: DetectionBatch,
+        patch: Tensor | None = None,
+        *,
+        size: float | None = None,
+        rotation: float = 0.0,
+    ) -> Tensor:
+        """Images (B, 3, S, S) with a patch on every target box, placed without any random change.
+
+        Args:
+            batch: Images and boxes.
+            patch: (3, P, P) in [0, 1], such as a control; None takes the one being trained.
+            size: Side of the patch as a share of the diagonal of a box; None takes that of training.
+            rotation: Degrees, counter-clockwise.
+        """
+        raise NotImplementedError
+
+    def detect(self, images: Tensor) -> Detections:
+        """What the victim finds in (B, 3, S, S) images in [0, 1], down to a confidence of 0.001."""
+        raise NotImplementedError
 
 
 class FitOnceDetector(Detector):
