@@ -102,6 +102,22 @@ def test_training_is_random_and_validation_is_not(options: dict[str, float], bat
     )  # batches do not matter
 
 
+def test_half_precision_of_the_victim_leaves_the_loss_nearly_as_it_is(batch: DetectionBatch) -> None:
+    model = YoloPatch(patch_size=8, size=0.25).eval()
+    whole = model.loss(batch)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.loss(batch)["loss"]
+        terms = model.victims[0].losses(batch.image, batch.boxes, batch.owner)
+    exact = model.victims[0].losses(batch.image, batch.boxes, batch.owner)
+    assert half.dtype == torch.float32
+    assert float(half) == pytest.approx(float(whole), rel=0.05)
+    assert half != whole
+    assert float(terms["total"]) == pytest.approx(float(exact["total"]), rel=0.05)
+    half.backward()
+    assert torch.isfinite(model.pixels.grad).all()
+    assert model.pixels.grad.abs().max() > 0
+
+
 def test_terms_add_up(batch: DetectionBatch) -> None:
     model = YoloPatch(patch_size=8, tv_weight=2.0, tv_floor=0.0, nps_weight=0.5).eval()
     terms = model.loss(batch)

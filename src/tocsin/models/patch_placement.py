@@ -142,9 +142,7 @@ def _draws(batch: DetectionBatch, owner: Tensor, rank: Tensor, most: int, seeds:
 # --- drawing ------------------------------------------------------------------------------------------------
 
 
-def place_patch(
-    images: Tensor, patches: Tensor, places: Places, *, noise: float = 0.0, tile: int | None = None
-) -> Tensor:
+def place_patch(images: Tensor, patches: Tensor, places: Places, *, noise: float = 0.0) -> Tensor:
     """Images with patches on them, with a gradient with respect to the patches.
 
     Args:
@@ -152,14 +150,13 @@ def place_patch(
         patches: (3, P, P) in [0, 1] for all places, or (N, 3, P, P), one for each.
         places: Where.
         noise: Largest random change of a single value.
-        tile: Pixels that are drawn around a centre, to either side together; None: as many as the largest needs.
 
     Returns:
         (B, 3, S, S) float32 in [0, 1], channels last.
     """
     if len(places.owner) == 0:
         return images + 0.0 * patches.sum()
-    T = tile or _tile_size(places)
+    T = _tile_size(places)
     corner = (places.centre - T / 2).round()  # (N, 2) of a tile, in whole pixels
     steps = torch.arange(T, device=images.device)
     x, y = (corner[:, i, None] + steps for i in (0, 1))  # (N, T) each: columns and rows of the image

@@ -91,7 +91,7 @@ def _from_hub(path: Path, cache_dir: str | Path | None) -> nn.Module:
         except (OSError, RuntimeError) as error:  # no network; a file that ends too soon
             raise ConfigError(
                 f"victim {name} cannot be fetched without a network; download it elsewhere and give its path "
-                f"(model.victims=/path/to/{name}), or use model.victims=standin"
+                f"(model.victim=/path/to/{name}), or use model.victim=standin"
             ) from error
         if kept is not None:
             shutil.move(fetched, kept)  # in one folder: complete or not there

@@ -154,9 +154,10 @@ class YoloVictim(nn.Module):
         }
         raw = self._raw(images)
         terms = torch.zeros(3, device=images.device)
-        for name in self.branch_names:
-            summed = self._criterion(name, images.device).loss(_float(raw[name]), batch)[0]
-            terms = terms + self._weight(name) * summed / len(images)
+        with torch.autocast(images.device.type, enabled=False):
+            for name in self.branch_names:
+                summed = self._criterion(name, images.device).loss(_float(raw[name]), batch)[0]
+                terms = terms + self._weight(name) * summed / len(images)
         box, cls, dfl = terms.unbind()
         return {"total": terms.sum(), "box": box, "cls": cls, "dfl": dfl}
 
@@ -197,7 +198,8 @@ class YoloVictim(nn.Module):
         head: Any = self.layers[-1]
         # (A, 2) and (A, 1), in cells
         anchors, strides = make_anchors(raw["feats"], head.stride, 0.5)  # type: ignore[no-untyped-call]
-        distances = head.dfl(raw["boxes"]).float()  # (B, 4, A), in cells
+        with torch.autocast(raw["boxes"].device.type, enabled=False):
+            distances = head.dfl(raw["boxes"].float())  # (B, 4, A), in cells
         corners = dist2bbox(distances, anchors.T[None].float(), xywh=False, dim=1)  # type: ignore[no-untyped-call]
         boxes = corners * strides.T  # (B, 4, A)
         return Branch(
