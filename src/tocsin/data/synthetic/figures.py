@@ -170,7 +170,8 @@ def _colour(rng: Rng) -> np.ndarray:
         colour = np.full(3, rng.uniform(15, 235)) + rng.normal(0, 8, 3)
     else:
         colour = rng.uniform(10, 240, 3)
-    return colour.clip(0, 255).astype(np.float32)
+    drawn: np.ndarray = colour.clip(0, 255).astype(np.float32)
+    return drawn
 
 
 # --- a figure -----------------------------------------------------------------------------------------------
