@@ -1,15 +1,15 @@
 """A set of images with the boxes of the objects in them, whatever format they were stored in, and its shares."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tocsin.data.checks import one_line
-from tocsin.errors import DataError
+from tocsin.data.checks import listed, nearest, one_line
+from tocsin.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,35 @@ def _fault(box: np.ndarray, edges: np.ndarray) -> str:
         f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) is not inside its image of "
         f"{edges[0]:g} x {edges[1]:g} pixels, width x height"
     )
+
+
+def find_category(asked: str | int, categories: Mapping[int, str], *, where: str) -> int:
+    """Number of a category that was asked for by name or by number.
+
+    Args:
+        asked: Name in any case, or number.
+        categories: Names by number.
+        where: File or data set, for the message.
+
+    Raises:
+        ConfigError: There is none, or several have that name.
+    """
+    number = int(asked) if str(asked).isdecimal() else None
+    if number is not None and number in categories:
+        return number
+    found = [number for number, name in categories.items() if name.lower() == str(asked).lower()]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{where}: categories {listed(list(map(str, found)))} are all called '{asked}'; give one by its number: "
+            f"data.category={found[0]}"
+        )
+    if not found:
+        known = [f"{number} {name}" for number, name in sorted(categories.items())]
+        guess = nearest(str(asked), list(categories.values()))
+        raise ConfigError(
+            f"{where}: data.category={asked} is not there{guess}; it has {listed(known) or 'no category'}"
+        )
+    return found[0]
 
 
 def stored_size(path: Path) -> tuple[int, int]:
