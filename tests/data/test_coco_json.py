@@ -135,7 +135,7 @@ def test_broken_box_of_another_category_is_no_matter(
         file.detections("dog")
     with caplog.at_level(logging.WARNING):
         assert len(file.detections("dog", skip_broken=True).boxes) == 0
-    assert "1 broken boxes are left out" in caplog.text
+    assert "1 broken box is left out" in caplog.text
 
 
 def changed(section: str, index: int, **values: Any) -> Callable[[dict[str, Any]], None]:

@@ -5,16 +5,21 @@ Source: image specification, section 7.8. Each entry of `annotations` holds a bo
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tocsin.data.checks import listed, one_line
-from tocsin.data.detection_data import DetectionSet, detection_set, find_category, stored_size
+from tocsin.data.checks import one_line
+from tocsin.data.detection_data import (
+    DetectionSet,
+    check_image_files,
+    detection_set,
+    find_category,
+    stored_size,
+)
 from tocsin.errors import DataError
 
 SECTIONS = ("images", "annotations", "categories")
@@ -102,7 +107,7 @@ def read_coco(source: str | Path, folder: str | Path | None = None) -> CocoFile:
     names = images.texts("file_name")
     _check_unique(source, "image", image_ids)
     _check_unique(source, "category", category_ids)
-    _check_files(source, folder, names)
+    check_image_files(folder, names, where=str(source))
     sizes = _sizes(images, folder, names)
     owner = _places(annotations, "image_id", image_ids)
     category = category_ids[_places(annotations, "category_id", category_ids)]
@@ -190,28 +195,6 @@ def _check_unique(source: Path, what: str, ids: np.ndarray) -> None:
     if (counts > 1).any():
         raise DataError(
             f"{source}: {what} id {values[counts > 1][0]} is given {counts.max()} times; ids must differ"
-        )
-
-
-def _check_files(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """Every image has a file of its own below the folder."""
-    name, count = Counter(names).most_common(1)[0] if names else ("", 1)
-    if count > 1:
-        raise DataError(
-            f"{source}: {name} is the file of {count} images; one image would be in several splits: leave one entry"
-        )
-    outside = [
-        name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-    ]
-    if outside:
-        raise DataError(
-            f"{source}: {outside[0]} leads out of {folder}; give file names relative to that folder"
-        )
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{source}: {len(missing)} of {len(names)} images are not in {folder}: {listed(missing)}; copy them "
-            "there, name another folder (data.images), or take them out of the file"
         )
 
 

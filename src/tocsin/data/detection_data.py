@@ -1,9 +1,10 @@
 """A set of images with the boxes of the objects in them, whatever format they were stored in, and its shares."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -94,32 +95,52 @@ def detection_set(
     Raises:
         DataError: A box has no area or lies outside its image, named with all that is wrong.
     """
-    boxes, owner, crowd = (
-        np.asarray(boxes, np.float64).reshape(-1, 4),
-        np.asarray(owner, np.int64),
-        np.asarray(crowd),
-    )
-    edges = np.tile(sizes[owner][:, ::-1], 2).astype(np.float64)  # (M, 4): width, height, width, height
-    inside = boxes.clip(0, edges)
-    with np.errstate(invalid="ignore"):  # NaN is broken, too
-        whole = (inside[:, 2:] > inside[:, :2]).all(1) & (np.abs(inside - boxes) <= OVERHANG).all(1)
-    if not whole.all():
-        broken = np.flatnonzero(~whole)
-        first = int(broken[0])
-        more = f" (one of {len(broken)} such boxes)" if len(broken) > 1 else ""
-        fault = f"{name_box(first)}{more}: {_fault(boxes[first], edges[first])}"
-        if not skip_broken:
-            raise DataError(f"{fault}; mend it, or leave such boxes out with data.skip_broken=true")
-        log.warning("%d broken boxes are left out: %s", len(broken), fault)
-    kept = np.flatnonzero(whole)
+    owner = np.asarray(owner, np.int64)
+    inside, kept = checked_boxes(boxes, sizes[owner], name_box=name_box, skip_broken=skip_broken)
     kept = kept[np.argsort(owner[kept], kind="stable")]
     return DetectionSet(
         paths=tuple(paths),
         sizes=np.asarray(sizes, np.int64).reshape(-1, 2),
         boxes=inside[kept].astype(np.float32),
         owner=owner[kept],
-        crowd=crowd[kept].astype(bool),
+        crowd=np.asarray(crowd)[kept].astype(bool),
     )
+
+
+def checked_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, *, name_box: Callable[[int], str], skip_broken: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Check boxes, and cut them at the border of their images.
+
+    Args:
+        boxes: (M, 4), left, top, right, bottom in pixels.
+        sizes: (M, 2) height and width of the image of each.
+        name_box: As for `detection_set`.
+        skip_broken: As for `detection_set`.
+
+    Returns:
+        inside: (M, 4) float64, the boxes as cut.
+        kept: (K,) int64, those that are sound.
+
+    Raises:
+        DataError: A box is broken.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    edges = np.tile(sizes[:, ::-1], 2).astype(np.float64)  # (M, 4): width, height, width, height
+    inside = boxes.clip(0, edges)
+    with np.errstate(invalid="ignore"):  # NaN is broken, too
+        sound = (inside[:, 2:] > inside[:, :2]).all(1) & (np.abs(inside - boxes) <= OVERHANG).all(1)
+    broken = np.flatnonzero(~sound)
+    if len(broken):
+        first = int(broken[0])
+        more = f" (one of {len(broken)} such boxes)" if len(broken) > 1 else ""
+        fault = f"{name_box(first)}{more}: {_fault(boxes[first], edges[first])}"
+        if not skip_broken:
+            raise DataError(f"{fault}; mend it, or leave such boxes out (skip_broken)")
+        log.warning(
+            "%d broken box%s left out: %s", len(broken), "es are" if len(broken) > 1 else " is", fault
+        )
+    return inside, np.flatnonzero(sound)
 
 
 def _fault(box: np.ndarray, edges: np.ndarray) -> str:
@@ -163,6 +184,32 @@ def find_category(asked: str | int, categories: Mapping[int, str], *, where: str
             f"{where}: data.category={asked} is not there{guess}; it has {listed(known) or 'no category'}"
         )
     return found[0]
+
+
+def check_image_files(folder: Path, names: Sequence[str], *, where: str) -> None:
+    """Check that every image has a file of its own below a folder.
+
+    Raises:
+        DataError: Two images have one file, or a file is elsewhere or missing.
+    """
+    name, count = Counter(names).most_common(1)[0] if names else ("", 1)
+    if count > 1:
+        raise DataError(
+            f"{where}: {name} is the file of {count} images; one image would be in several splits: leave one entry"
+        )
+    outside = [
+        name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+    ]
+    if outside:
+        raise DataError(
+            f"{where}: {outside[0]} leads out of {folder}; give file names relative to that folder"
+        )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{where}: {len(missing)} of {len(names)} images are not in {folder}: {listed(missing)}; copy them "
+            "there, name another folder (data.images), or take their entries out"
+        )
 
 
 def stored_size(path: Path) -> tuple[int, int]:
