@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 
 from tocsin.data import catalog
 from tocsin.data.catalog import delete_dataset, import_coco, list_datasets, main
-from tocsin.data.catalog_database import is_url, shown_url
+from tocsin.data.catalog_database import shown_url
 from tocsin.data.catalog_reader import read_catalog
 from tocsin.data.coco_json import read_coco
 from tocsin.errors import ConfigError, DataError
@@ -272,7 +272,7 @@ def test_file_that_is_no_database(tmp_path: Path) -> None:
         ("sqlite:///:memory:", "is a database in memory, gone with this process"),
         ("oddbase://host/db", "oddbase is no known kind of database; sqlite and postgresql"),
         ("mysql+nodriver://host/db", r"mysql\+nodriver is no known kind of database"),
-        ("mysql+pymysql://host/db", "needs the package pymysql: pip install pymysql"),
+        ("mysql+pymysql://host/db", "needs its driver: pip install pymysql"),
         ("postgresql://user:secret@host:port/db", "host:port/db is no URL of a database"),
     ],
 )
@@ -282,13 +282,16 @@ def test_url_that_cannot_be_used(url: str, message: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(
+        ConfigError, match=r"me:\*\*\*@host/db: needs its driver: pip install 'psycopg\[binary\]'"
+    ):
+        read_catalog("postgresql+psycopg://me:secret@host/db")
+
+
 def test_password_is_never_shown() -> None:
     assert shown_url("postgresql+psycopg://me:secret@host/db") == "postgresql+psycopg://me:***@host/db"
-
-
-def test_a_url_is_told_from_a_path() -> None:
-    assert is_url("sqlite:///person.db")
-    assert not is_url("data/person")
 
 
 # --- command line -------------------------------------------------------------------------------------------

@@ -21,11 +21,6 @@ from tocsin.errors import ConfigError, DataError
 IMPORT = "python -m tocsin.data.catalog import <instances.json> <images/>"
 
 
-def is_url(root: str) -> bool:
-    """Whether a text is the URL of a database and no path."""
-    return "://" in root
-
-
 def shown_url(url: str) -> str:
     """The URL without its password.
 
@@ -53,10 +48,9 @@ def _engine(url: str) -> Engine:
         raise ConfigError(
             f"{shown_url(url)}: {parsed.drivername} is no known kind of database; sqlite and postgresql+psycopg are"
         ) from error
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{shown_url(url)}: needs the package {error.name}: pip install {error.name}"
-        ) from error
+    except ImportError as error:  # of the driver
+        package = "'psycopg[binary]'" if "psycopg" in str(error.name or error) else error.name
+        raise ConfigError(f"{shown_url(url)}: needs its driver: pip install {package}") from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _enforce_foreign_keys)
     return engine

@@ -136,7 +136,9 @@ def checked_boxes(
         more = f" (one of {len(broken)} such boxes)" if len(broken) > 1 else ""
         fault = f"{name_box(first)}{more}: {_fault(boxes[first], edges[first])}"
         if not skip_broken:
-            raise DataError(f"{fault}; mend it, or leave such boxes out (skip_broken)")
+            raise DataError(
+                f"{fault}; mend it, or leave such boxes out (data.skip_broken=true, import --skip-broken)"
+            )
         log.warning(
             "%d broken box%s left out: %s", len(broken), "es are" if len(broken) > 1 else " is", fault
         )
@@ -228,3 +230,18 @@ def stored_size(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
     return height, width
+
+
+def check_stored_sizes(images: DetectionSet) -> None:
+    """Check, by their headers, that the files have the sizes that boxes were drawn on.
+
+    Raises:
+        DataError: A file has another size, or cannot be read.
+    """
+    for path, (height, width) in zip(images.paths, images.sizes.tolist(), strict=True):
+        stored = stored_size(path)
+        if stored != (height, width):
+            raise DataError(
+                f"{path}: is {stored[1]} x {stored[0]} pixels, but its boxes were drawn on {width} x {height} "
+                "(width x height); give the image that was annotated"
+            )
