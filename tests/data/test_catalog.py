@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detection_files import small_coco, write_coco
+from small_coco import small_coco, write_coco
 from sqlalchemy import Engine, create_engine, delete, event, false, text
 from sqlalchemy.engine import make_url
 
