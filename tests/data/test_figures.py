@@ -52,7 +52,7 @@ def test_a_box_is_where_the_figure_is() -> None:
     for seed in range(8):
         layers, boxes = generator._people(160, np.random.default_rng(seed))
         canvas = background.copy()
-        for layer in reversed(layers):
+        for layer in layers:
             generator._lay(canvas, layer)
         changed = np.abs(canvas - background).max(-1) > 20
         inside = np.zeros_like(changed)
@@ -62,13 +62,17 @@ def test_a_box_is_where_the_figure_is() -> None:
         assert changed[~inside].mean() < 0.01  # a hand that is cut off by another figure
 
 
-def test_nearer_figures_leave_half_of_those_behind() -> None:
-    for seed in range(20):
+def test_nearer_figures_are_larger_drawn_later_and_leave_half_of_those_behind() -> None:
+    overlaps = 0
+    for seed in range(40):
         layers, _ = generator._people(128, np.random.default_rng(seed))
         solid = [layer[:, :, 3] > 127 for layer in layers]
-        for index, own in enumerate(solid[1:], start=1):
-            hidden = own & np.any(solid[:index], axis=0)
+        for index, own in enumerate(solid[:-1]):
+            hidden = own & np.any(solid[index + 1 :], axis=0)
             assert hidden.sum() <= 0.5 * own.sum()
+            assert own.sum() < solid[index + 1].sum() * 1.6  # one may be cut by the border
+            overlaps += bool(hidden.any())
+    assert overlaps >= 3
 
 
 def test_colours_do_not_tell_figures_from_the_rest(drawn: Figures) -> None:

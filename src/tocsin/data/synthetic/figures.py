@@ -75,7 +75,7 @@ def _scene(size: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         place, height = rng.uniform(-0.1, 1.1, 2) * size, size * rng.uniform(0.08, 0.7)
         _lay(canvas, _layer([(points * height + place, colour) for points, colour in thing(rng)], size, rng))
     layers, boxes = _people(size, rng)
-    for layer in reversed(layers):  # the farthest one first
+    for layer in layers:
         _lay(canvas, layer)
     if rng.random() < 0.4:  # a thin thing in front of everything
         place = rng.uniform(0, 1, 2) * size
@@ -87,7 +87,7 @@ def _scene(size: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _people(size: int, rng: Rng) -> tuple[list[np.ndarray], np.ndarray]:
-    """Layers of the figures, the nearest first, and (n, 4) float32 boxes of what can be seen of them."""
+    """Layers of the figures, the farthest first, and (n, 4) float32 boxes of what can be seen of them."""
     low, high = np.log(HEIGHTS)
     heights = size * np.exp(np.sort(rng.uniform(low, high, rng.integers(1, MAX_FIGURES + 1)))[::-1])
     taken = np.zeros((size, size), bool)
@@ -106,7 +106,7 @@ def _people(size: int, rng: Rng) -> tuple[list[np.ndarray], np.ndarray]:
                 boxes.append(_bounds(seen))
                 taken |= solid
                 break
-    return layers, np.array(boxes, dtype=np.float32)
+    return layers[::-1], np.array(boxes[::-1], dtype=np.float32)
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
