@@ -32,7 +32,7 @@ class Figures:
     Attributes:
         images: (N, S, S, 3) uint8 RGB; one to three figures in each.
         boxes: (M, 4) float32, left, top, right, bottom in pixels, around what can be seen of a figure.
-        owner: (M,) int64, index of the image a box belongs to, ascending.
+        owner: (M,) int64, index of the image a box belongs to, ascending; in an image the farthest figure comes first.
     """
 
     images: np.ndarray
