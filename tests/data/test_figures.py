@@ -9,7 +9,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tocsin.data.synthetic import figures as generator
-from tocsin.data.synthetic.figures import HEIGHTS, MAX_CUT, MAX_FIGURES, THINGS, Figures, figures
+from tocsin.data.synthetic.figure_shapes import rounded
+from tocsin.data.synthetic.figure_things import THINGS
+from tocsin.data.synthetic.figures import HEIGHTS, MAX_CUT, MAX_FIGURES, Figures, figures
 
 SIZE = 96
 
@@ -108,7 +110,7 @@ def test_things_are_drawn_about_their_place(thing) -> None:
 
 def test_rounded_shape_contains_its_corners() -> None:
     square = np.array([(0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (0.0, 1.0)])
-    outline = generator._rounded(square, 0.1)
+    outline = rounded(square, 0.1)
     assert outline.min(0) == pytest.approx([-0.1, -0.1])
     assert outline.max(0) == pytest.approx([2.1, 1.1])
 
