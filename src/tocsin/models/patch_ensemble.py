@@ -61,6 +61,9 @@ def augmented(batch: DetectionBatch, *, probability: float) -> DetectionBatch:
     B, S = len(images), images.shape[-1]
     draws = torch.rand(6, B, device=images.device)
     changed = draws[0] < probability
+    rows = changed.nonzero()[:, 0]
+    if len(rows) == 0:
+        return batch
     mirror = torch.where(changed & (draws[1] < 0.5), -1.0, 1.0)  # (B,)
     angle = torch.where(changed, torch.deg2rad(_TURN * (2 * draws[2] - 1)), 0.0)
     jitter = torch.where(changed, _JITTER * (2 * draws[3:] - 1), 0.0)  # (3, B)
@@ -68,11 +71,11 @@ def augmented(batch: DetectionBatch, *, probability: float) -> DetectionBatch:
     zero = torch.zeros_like(cos)
     # Where a pixel of the new image comes from: mirrored after it was turned back.
     source = torch.stack([mirror * cos, -mirror * sin, zero, sin, cos, zero], dim=1).reshape(B, 2, 3)
-    grid = F.affine_grid(source, [B, 3, S, S], align_corners=False)
-    turned = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return batch._replace(
-        image=_coloured(turned, *jitter), boxes=_turned(batch.boxes, batch.owner, mirror, cos, sin, S)
-    )
+    # Images that do not change are not drawn again.
+    grid = F.affine_grid(source[rows], [len(rows), 3, S, S], align_corners=False)
+    turned = F.grid_sample(images[rows], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    images = images.index_copy(0, rows, _coloured(turned, *jitter[:, rows]))
+    return batch._replace(image=images, boxes=_turned(batch.boxes, batch.owner, mirror, cos, sin, S))
 
 
 def _coloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
