@@ -18,9 +18,10 @@ from omegaconf import DictConfig
 from tocsin.checkpoints import read_checkpoint
 from tocsin.data.image_files import IMAGE_SUFFIXES
 from tocsin.data.image_reader import ImageReader
+from tocsin.devices import first_device
 from tocsin.errors import ConfigError, DataError, TocsinError
 from tocsin.models.base import ImageScores
-from tocsin.pipeline import build_task
+from tocsin.pipeline import build_task, plain
 from tocsin.plots.heat import image_overlay
 from tocsin.tasks.image_anomaly import ImageAnomaly
 
@@ -92,10 +93,9 @@ def load_trained_images(cfg: DictConfig) -> TrainedImages:
     )
 
 
-def prediction_device(cfg: DictConfig) -> str:
-    """The device that `cfg.trainer` asks for."""
-    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "cuda" if on_gpu else "cpu"
+def prediction_device(cfg: DictConfig) -> torch.device:
+    """The device that `cfg.trainer` asks for, the first one of several."""
+    return first_device(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator)
 
 
 def image_paths(source: str | Path) -> list[Path]:
