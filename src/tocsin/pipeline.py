@@ -36,7 +36,7 @@ from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.members import embed_members, load_members
 from tocsin.models.base import Detector, FitOnceDetector
-from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
+from tocsin.results import Results, Timing, timing_section, write_files, write_metrics, write_scores
 from tocsin.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ def save(
     results: Results,
     timing: Timing,
 ) -> None:
-    """Write metrics.json, scores.npz, splits.csv where splits are lists of files, and the report's plots."""
+    """Write metrics.json, scores.npz, files of the task, splits.csv where splits are lists of files, and plots."""
     sections = {
         "run": run,
         "data": datamodule.summary(),
@@ -243,6 +243,7 @@ def save(
     }
     write_metrics(run_dir / "metrics.json", sections)
     write_scores(run_dir / "scores.npz", results.arrays())
+    write_files(run_dir, results.files())
     if (manifest := datamodule.manifest()) is not None:
         manifest.to_csv(run_dir / "splits.csv", index=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
