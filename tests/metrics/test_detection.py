@@ -49,7 +49,7 @@ def test_only_the_hundred_most_confident_of_an_image_count():
 
 @pytest.mark.parametrize("n", [1, 3, 7, 20, 29, 100, 101, 300])
 def test_recalls_that_no_float_meets_exactly_are_read_as_coco_reads_them(n):
-    """Every other detection is false, beginning with the second: each find has a lower precision than the one before."""
+    """Every other detection is false, beginning with the second: precision falls with each find."""
     boxes = np.tile([0, 0, 10, 10], (n, 1))
     found = np.concatenate([boxes, boxes + 50])
     detections = ImageBoxes(found, np.tile(np.arange(n), 2), np.append(np.arange(n), np.arange(n) - 0.5))

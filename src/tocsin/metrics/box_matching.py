@@ -150,6 +150,13 @@ def match(
     return Matching(place, chosen, (chosen >= 0) & np.append(truth.is_crowd, False)[chosen])
 
 
+def check_owners(n_images: int, *split: ImageBoxes) -> None:
+    """Raise ValueError if a box belongs to an image that is not there."""
+    last = max((int(boxes.owner.max(initial=-1)) for boxes in split), default=-1)
+    if last >= n_images:
+        raise ValueError(f"a box belongs to image {last}, but there are {n_images}, counted from 0")
+
+
 def _overlap(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """Intersection over union (n, G) of (n, 4) boxes and (n, G, 4) others; over the box alone for a crowd."""
     one = boxes[:, None]  # (n, 1, 4)

@@ -16,7 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from tocsin.metrics.bootstrap import RESAMPLES, resample_counts
-from tocsin.metrics.box_matching import IOU_THRESHOLDS, MAX_DETECTIONS, ImageBoxes, Matching, match
+from tocsin.metrics.box_matching import (
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    ImageBoxes,
+    Matching,
+    check_owners,
+    match,
+)
 from tocsin.metrics.classification import ratio
 from tocsin.metrics.estimates import Estimate, estimate
 
@@ -91,7 +98,7 @@ def ap50_resamples(
     Raises:
         ValueError: A box belongs to an image beyond `n_images`, or as `average_precision`.
     """
-    _check_owners(n_images, detections, truth)
+    check_owners(n_images, detections, truth)
     matching = match(detections, truth, iou_thresholds=IOU_THRESHOLDS[:1])
     found, missed, place = _ranked(matching, detections)
     owner = detections.owner[place]
@@ -216,10 +223,3 @@ def _finds_needed(n_true: np.ndarray) -> np.ndarray:
     wanted -= (wanted > 0) & ((wanted - 1) / whole >= RECALLS)
     wanted += wanted / whole < RECALLS
     return wanted
-
-
-def _check_owners(n_images: int, *split: ImageBoxes) -> None:
-    """Raise ValueError if a box belongs to an image that is not there."""
-    last = max((int(boxes.owner.max(initial=-1)) for boxes in split), default=-1)
-    if last >= n_images:
-        raise ValueError(f"a box belongs to image {last}, but there are {n_images}, counted from 0")
