@@ -39,6 +39,9 @@ def test_rates_of_a_scene():
         "confidence_change": (0.1 + 0.55 + 0 + 0.4 + 0.3 - 0.9 - 0.3 - 0.8 - 0.6 - 0.2) / 5,
     }
     assert measured() == pytest.approx(expected)
+    no_crowds = TARGET | TRUTH.crowd  # one that is called a target is none all the same
+    found = vanish_metrics(CLEAN, PATCHED, TRUTH, no_crowds, n_images=4, n=0)
+    assert {name: rate.value for name, rate in found.items()} == pytest.approx(expected)
 
 
 def test_without_a_patch_nothing_vanishes_and_nothing_is_new():
