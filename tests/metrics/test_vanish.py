@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from boxes import draw_boxes
+from reference_boxes import draw_boxes
 
 from tocsin.metrics.box_matching import ImageBoxes
 from tocsin.metrics.vanish import new_persons, person_confidence, vanish_metrics

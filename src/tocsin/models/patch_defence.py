@@ -5,9 +5,9 @@ section 3, with its symbols. A trained patch is full of strong edges, close toge
 the mean of a window, the image is darkened by as much as the gradient there; other windows are left alone. Nothing is
 trained, and the detector stays as it is.
 
-Our choices: the gradient is that of the mean of the colours; windows at the border are averaged over what lies inside.
-The published options are for classifying single objects; on street scenes real texture is darkened too, so the defence
-must be measured on clean images as well. It is a baseline: an attacker who knows of it can train through it.
+Our choices: the gradient is that of the mean of the colours; windows at the border are averaged over what lies
+inside. The published options are for classifying single objects; on street scenes real texture is darkened too, so
+the defence must be measured on clean images as well. It is a baseline: an attack can be trained through it.
 """
 
 import torch

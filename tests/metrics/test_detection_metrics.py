@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from boxes import coco_ap, draw_boxes
+from reference_boxes import coco_ap, draw_boxes
 
 from tocsin.metrics.bootstrap import resample_counts
 from tocsin.metrics.box_matching import IOU_THRESHOLDS, ImageBoxes
