@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 from tocsin.batch import ImageBatch
@@ -21,6 +22,20 @@ log = logging.getLogger(__name__)
 MIB = 1 << 20
 
 
+class PixelReader(Protocol):
+    """Reads files of any size as images of one size, as `ImageReader` does."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+
+    def pixels(self, path: str | Path) -> np.ndarray:
+        """(C, H, W) an image in the type of its file."""
+
+    def __call__(self, path: str | Path) -> Tensor:
+        """(3, H, W) float32 an image as a batch has it."""
+
+
 @dataclass(eq=False)
 class ImageCache:
     """Decoded and resized images in memory, in the type of their files: 8 bits take a twelfth of what a batch takes.
@@ -30,7 +45,7 @@ class ImageCache:
         limit_mb: Most memory of all sets together; 0 keeps nothing. A set that does not fit is left on disk.
     """
 
-    reader: ImageReader
+    reader: PixelReader
     limit_mb: int
     used: int = field(init=False, default=0)  # bytes
     _kept: dict[tuple[Path, ...], np.ndarray | None] = field(init=False, default_factory=dict)
