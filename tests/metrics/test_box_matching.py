@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tocsin.metrics.box_matching import ImageBoxes, match
+from tocsin.metrics.box_matching import ImageBoxes, match, together
 
 AT_HALF = np.array([0.5])
 
@@ -74,6 +74,20 @@ def test_boxes_without_area_find_nothing():
 def test_the_least_confident_beyond_the_limit_are_left_out():
     truth = ImageBoxes([[0, 0, 10, 10]], [0])
     assert found([[0, 0, 10, 10], [50, 50, 60, 60]], [0.1, 0.9], truth, max_detections=1) == [-9, -1]
+
+
+def test_batches_are_put_together():
+    first = ImageBoxes([[0, 0, 1, 1]], [4], [0.5])
+    whole = together([first, ImageBoxes([[2, 2, 3, 3], [0, 0, 9, 9]], [0, 7], [0.1, 0.2], [False, True])])
+    assert whole.boxes.tolist() == [[0, 0, 1, 1], [2, 2, 3, 3], [0, 0, 9, 9]]
+    assert whole.owner.tolist() == [4, 0, 7]
+    assert whole.scores.tolist() == [0.5, 0.1, 0.2]
+    assert whole.crowd.tolist() == [False, False, True]
+    assert together([ImageBoxes(np.empty((0, 4)), [])] * 2).scores is None
+    with pytest.raises(ValueError, match="1 of 2 parts have scores"):
+        together([first, ImageBoxes([[0, 0, 1, 1]], [0])])
+    with pytest.raises(ValueError, match="no boxes to put together"):
+        together([])
 
 
 @pytest.mark.parametrize(

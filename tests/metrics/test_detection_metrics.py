@@ -5,7 +5,7 @@ import pytest
 from reference_boxes import coco_ap, draw_boxes
 
 from tocsin.metrics.bootstrap import resample_counts
-from tocsin.metrics.box_matching import IOU_THRESHOLDS, ImageBoxes
+from tocsin.metrics.box_matching import IOU_THRESHOLDS, ImageBoxes, together
 from tocsin.metrics.detection import (
     ap50,
     ap50_95,
@@ -120,6 +120,28 @@ def test_a_resample_is_the_images_copied():
             some = boxes.where(np.concatenate(places))
             copies.append(ImageBoxes(some.boxes, owner, some.scores, some.crowd))
         assert value == pytest.approx(ap50(*copies), abs=1e-12)
+
+
+def test_two_conditions_get_the_same_resamples_however_many_are_detected(monkeypatch):
+    detections, truth = draw_boxes(6, n_images=20, ties=False)
+    more = draw_boxes(7, n_images=20, ties=False)[0]
+    both = together([detections, more])
+    expected = [ap50_resamples(some, truth, n_images=20, n=60, seed=2) for some in (detections, both)]
+    monkeypatch.setattr("tocsin.metrics.bootstrap._AT_ONCE", 7 * len(detections))  # other blocks for each
+    drawn = [ap50_resamples(some, truth, n_images=20, n=60, seed=2) for some in (detections, both)]
+    np.testing.assert_array_equal(drawn, expected)
+    assert np.corrcoef(drawn)[0, 1] > 0.5
+
+
+def test_one_image_or_no_resamples_give_no_interval():
+    detections, truth = draw_boxes(2, n_images=1)
+    one = ap50_estimate(detections, truth, n_images=1, n=20)
+    assert one.value == ap50(detections, truth)
+    assert np.isnan(one[1:]).all()
+    detections, truth = draw_boxes(2)
+    none = ap50_estimate(detections, truth, n_images=12, n=0)
+    assert none.value == ap50(detections, truth)
+    assert np.isnan(none[1:]).all()
 
 
 def test_the_interval_narrows_with_images_and_holds_the_value():

@@ -26,21 +26,30 @@ def boxes(axes):
     }
 
 
+def name_of(axes):
+    (name,) = (text.get_text() for text in axes.texts if text.get_fontweight() == "bold")
+    return name
+
+
+def numbers(axes):
+    return sorted(text.get_text() for text in axes.texts if text.get_fontweight() != "bold")
+
+
 def test_persons_found_missed_and_false_are_told_apart():
     panels = drawn()
     assert boxes(panels[0]) == {(10, 10, PREDICTED, "-"), (40, 10, PREDICTED, "-")}  # nothing of the group
     assert boxes(panels[1]) == {(10, 10, THRESHOLD, "--"), (40, 10, PREDICTED, "-")}  # 0.2 is too little
     assert boxes(panels[2]) == {(40, 10, PREDICTED, "-")}
     assert boxes(panels[3]) == {(40, 10, THRESHOLD, "--"), (70, 10, TRUE, "-")}
-    assert [axes.get_title(loc="left") for axes in panels] == ["clean", "patch"] * 2
-    assert [axes.get_title(loc="right") for axes in panels] == [
+    assert [name_of(axes) for axes in panels] == ["clean", "patch"] * 2
+    assert [axes.get_title(loc="left") for axes in panels] == [
         "2 found, 0 missed",
         "1 found, 1 missed",
         "1 found, 0 missed",
         "0 found, 1 missed, 1 false",
     ]
-    assert sorted(text.get_text() for text in panels[0].texts) == ["0.80", "0.90"]
-    assert [text.get_text() for text in panels[3].texts] == ["0.50"]
+    assert numbers(panels[0]) == ["0.80", "0.90"]
+    assert numbers(panels[3]) == ["0.50"]
     assert boxes(drawn(confidence=0.2)[1]) == {(10, 10, PREDICTED, "-"), (40, 10, PREDICTED, "-")}
 
 
@@ -68,12 +77,36 @@ def test_gray_bars_that_make_an_image_square_are_cut_off_in_all_conditions():
     assert (*plain.get_xlim(), *plain.get_ylim()) == (-0.5, 11.5, 9.5, -0.5)
 
 
+def test_scenes_of_any_shape_fill_the_page_and_keep_their_shape():
+    wide, tall = IMAGES[0].copy(), IMAGES[1].copy()
+    wide[:25] = wide[75:] = tall[:, :10] = tall[:, 90:] = 0.447
+    seen = [Seen(name, np.stack([wide, tall]), CLEAN) for name in ("clean", "gray", "patch")]
+    figure = detections(seen, TRUTH)
+    figure.draw_without_rendering()
+    panels = [axes.get_window_extent() for axes in figure.axes]
+    assert [box.height / box.width for box in panels] == pytest.approx([0.5] * 3 + [1.25] * 3, rel=0.02)
+    for row in (panels[:3], panels[3:]):
+        assert row[2].x1 - row[0].x0 > 0.9 * figure.bbox.width
+    for axes in figure.axes:
+        heading = axes._left_title.get_window_extent()
+        above = next(text for text in axes.texts if text.get_fontweight() == "bold").get_window_extent()
+        assert above.y0 >= heading.y1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_the_legend_is_as_wide_as_the_page_at_most(count):
+    figure = detections([Seen(f"condition {i}", IMAGES, CLEAN) for i in range(count)], TRUTH)
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert (box.x0 >= 0, box.x1 <= figure.bbox.width) == (True, True)
+
+
 def test_small_boxes_have_no_number_and_one_at_the_top_has_it_inside():
     small, top = [50, 50, 54, 60], [0, 0, 20, 50]
     found = ImageBoxes([small, top], [0, 0], [0.9, 0.8])
     axes = detections([Seen("clean", IMAGES[:1], found)], ImageBoxes([small, top], [0, 0])).axes[0]
-    (number,) = axes.texts
-    assert number.get_text() == "0.80"
+    assert numbers(axes) == ["0.80"]
+    (number,) = (text for text in axes.texts if text.get_text() == "0.80")
     assert number.get_verticalalignment() == "top"
     assert len(axes.patches) == 2
 

@@ -9,6 +9,7 @@ No detection is looped over: the r-th detections of all images choose at the sam
 Everywhere: boxes are left, top, right, bottom in any unit; a higher score is a more confident detection.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,6 +86,28 @@ class ImageBoxes:
         """The boxes of these places, (N,) bool or (M,) int."""
         scores, crowd = (None if values is None else values[chosen] for values in (self.scores, self.crowd))
         return ImageBoxes(self.boxes[chosen], self.owner[chosen], scores, crowd)
+
+
+def together(parts: Sequence[ImageBoxes]) -> ImageBoxes:
+    """The boxes of several batches in one; `owner` must already count the images of the whole split.
+
+    Args:
+        parts: One or more, all with scores or all without. Where some have crowds, the others have none.
+
+    Raises:
+        ValueError: There are no parts, or only some have scores.
+    """
+    if not parts:
+        raise ValueError("there are no boxes to put together")
+    with_scores = [part.scores for part in parts if part.scores is not None]
+    if len(with_scores) not in (0, len(parts)):
+        raise ValueError(f"{len(with_scores)} of {len(parts)} parts have scores: give all or none of them")
+    return ImageBoxes(
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.owner for part in parts]),
+        np.concatenate(with_scores) if with_scores else None,
+        np.concatenate([part.is_crowd for part in parts]),
+    )
 
 
 class Matching(NamedTuple):

@@ -86,13 +86,14 @@ def ap50_resamples(
 ) -> np.ndarray:
     """AP50 of every resample of images, (n,).
 
-    With the same seed and number of images, two conditions get the same resamples: their difference is paired.
+    With the same seed and number of images, two conditions get the same resamples: their difference is paired. All
+    NaN for a single image, of which nothing can be drawn again.
 
     Args:
         detections: With scores.
         truth: With crowds, if there are any.
         n_images: All images of the split, those without a box too.
-        n: Number of resamples.
+        n: Number of resamples; 0 for none, as for the many points of a sweep.
         seed: Of the draws.
 
     Raises:
@@ -100,6 +101,8 @@ def ap50_resamples(
     """
     check_owners(n_images, detections, truth)
     matching = match(detections, truth, iou_thresholds=IOU_THRESHOLDS[:1])
+    if n_images == 1:
+        return np.full(n, np.nan)
     found, missed, place = _ranked(matching, detections)
     owner = detections.owner[place]
     per_image = np.bincount(truth.owner[~truth.is_crowd], minlength=n_images)
@@ -107,7 +110,7 @@ def ap50_resamples(
         _area(counts[:, owner] * found, counts[:, owner] * missed, counts @ per_image)
         for counts in resample_counts(n_images, n, seed, len(owner))
     ]
-    return np.concatenate(blocks)
+    return np.concatenate([np.empty(0), *blocks])
 
 
 def ap50_estimate(

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from tocsin.metrics.box_matching import ImageBoxes, match
-from tocsin.plots.cells import grid
+from tocsin.plots.cells import WIDTH
 from tocsin.plots.style import (
     INK,
     LABEL_SIZE,
@@ -19,12 +19,16 @@ from tocsin.plots.style import (
     TICK_SIZE,
     TRUE,
     line_handle,
+    new_figure,
     outside_legend,
 )
 
 ACROSS = 3
 IOU = 0.5
+_TALLEST = 1.25  # height of a row over the width of a column; a taller scene leaves room at its sides
 _SMALL = 0.12  # of the image's height: boxes lower than that have no room for a number
+
+_View = tuple[tuple[float, float], tuple[float, float]]  # limits in x and y
 
 
 class Seen(NamedTuple):
@@ -61,18 +65,16 @@ def detections(
     """
     _check(conditions)
     views = [_view(image) for image in conditions[0].images]
-    across, N = len(conditions), len(views)
-    height, width = (max(abs(np.diff(view[axis])[0]) for view in views) for axis in (1, 0))
-    figure, cells = grid(
-        title, N * across, height, width, header=1, across=max(ACROSS, across), columns=across
-    )
+    across = len(conditions)
+    figure, panels = _panels(title, views, across)
     for column, condition in enumerate(conditions):
         sure = condition.detections.where(condition.detections.confidence >= confidence)
         found, false, missed = _sorted_out(sure, truth)
-        for scene in range(N):
-            axes = cells[scene * across + column]
+        for scene, view in enumerate(views):
+            axes = panels[scene, column]
+            axes.set_axis_off()
             axes.imshow(np.clip(condition.images[scene], 0, 1), interpolation="antialiased")
-            axes.set(xlim=views[scene][0], ylim=views[scene][1])
+            axes.set(xlim=view[0], ylim=view[1])
             lost = np.flatnonzero(missed & (truth.owner == scene))
             seen, wrong = (np.flatnonzero(which & (sure.owner == scene)) for which in (found, false))
             for box in truth.boxes[lost]:
@@ -85,7 +87,7 @@ def detections(
         line_handle("person missed", THRESHOLD, "--"),
         line_handle("no person there, or one found twice", TRUE),
     ]
-    outside_legend(figure, handles)
+    outside_legend(figure, handles, columns=min(ACROSS, across))
     return figure
 
 
@@ -147,13 +149,36 @@ def _draw_box(axes: Axes, box: np.ndarray, color: str, style: str, number: str =
 
 
 def _draw_heading(axes: Axes, name: str, seen: int, lost: int, wrong: int) -> None:
-    """The condition, bold, and what came of it."""
-    axes.set_title(name, loc="left", fontsize=LABEL_SIZE, fontweight="bold", color=INK, parse_math=False)
+    """Two lines above a picture: the condition, bold, and what came of it."""
     text = f"{seen} found, {lost} missed" + (f", {wrong} false" if wrong else "")
-    axes.set_title(text, loc="right", fontsize=LABEL_SIZE - 0.5, color=INK, parse_math=False)
+    axes.set_title(text, loc="left", fontsize=LABEL_SIZE - 0.5, color=INK)
+    axes.annotate(
+        name,
+        (0, 1),
+        xytext=(0, 18),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=LABEL_SIZE,
+        fontweight="bold",
+        color=INK,
+        parse_math=False,
+    )
 
 
-def _view(image: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+def _panels(title: str, views: Sequence[_View], across: int) -> tuple[Figure, np.ndarray]:
+    """A figure with panels (scenes, conditions), each row as high as its scene in the width of a column."""
+    wide = WIDTH / max(ACROSS, across)
+    heights = [
+        wide * min(_TALLEST, abs(np.diff(down)[0]) / abs(np.diff(along)[0])) + 0.4 for along, down in views
+    ]
+    figure = new_figure(max(across * wide, 5.0), sum(heights) + 0.9, title)
+    figure.set_layout_engine(
+        "compressed"
+    )  # pictures keep their shape; without it, gaps are left between them
+    return figure, figure.subplots(len(views), across, squeeze=False, height_ratios=heights)
+
+
+def _view(image: np.ndarray) -> _View:
     """Limits in x and y of an image without bars of one colour at its borders, which only make it square."""
     limits = []
     for axis in (0, 1):  # over rows for what the columns hold, and the other way round
