@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detection_files import small_coco, write_coco
+from small_coco import small_coco, write_coco
 from sqlalchemy import Engine, create_engine, delete, event, false, text
 from sqlalchemy.engine import make_url
 
@@ -272,7 +272,7 @@ def test_file_that_is_no_database(tmp_path: Path) -> None:
         ("sqlite:///:memory:", "is a database in memory, gone with this process"),
         ("oddbase://host/db", "oddbase is no known kind of database; sqlite and postgresql"),
         ("mysql+nodriver://host/db", r"mysql\+nodriver is no known kind of database"),
-        ("mysql+pymysql://host/db", "needs its driver: pip install pymysql"),
+        ("mysql+pymysql://host/db", "needs a driver: pip install pymysql"),
         ("postgresql://user:secret@host:port/db", "host:port/db is no URL of a database"),
     ],
 )
@@ -285,7 +285,7 @@ def test_url_that_cannot_be_used(url: str, message: str) -> None:
 def test_driver_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(
-        ConfigError, match=r"me:\*\*\*@host/db: needs its driver: pip install 'psycopg\[binary\]'"
+        ConfigError, match=r"me:\*\*\*@host/db: needs a driver: pip install 'psycopg\[binary\]', and begin"
     ):
         read_catalog("postgresql+psycopg://me:secret@host/db")
 

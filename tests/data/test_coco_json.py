@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from detection_files import small_coco, write_coco
 from pycocotools import mask
 from pycocotools.coco import COCO
+from small_coco import small_coco, write_coco
 
 from tocsin.data.coco_json import read_coco
 from tocsin.errors import ConfigError, DataError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detection_files import draw_image
+from small_coco import draw_image
 
 from tocsin.data.yolo_txt import read_yolo
 from tocsin.errors import ConfigError, DataError

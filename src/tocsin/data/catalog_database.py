@@ -49,8 +49,10 @@ def _engine(url: str) -> Engine:
             f"{shown_url(url)}: {parsed.drivername} is no known kind of database; sqlite and postgresql+psycopg are"
         ) from error
     except ImportError as error:  # of the driver
-        package = "'psycopg[binary]'" if "psycopg" in str(error.name or error) else error.name
-        raise ConfigError(f"{shown_url(url)}: needs its driver: pip install {package}") from error
+        fix = f"pip install {error.name}"
+        if parsed.get_backend_name() == "postgresql":
+            fix = "pip install 'psycopg[binary]', and begin the URL with postgresql+psycopg://"
+        raise ConfigError(f"{shown_url(url)}: needs a driver: {fix}") from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _enforce_foreign_keys)
     return engine
