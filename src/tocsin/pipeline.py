@@ -158,14 +158,15 @@ def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, A
     if checkpoint is not None and locate(node._target_).kind in from_hub and "weights" in node:  # type: ignore[attr-defined]
         node = OmegaConf.merge(node, {"weights": None})  # they are in the checkpoint: none are fetched
     detector = build_detector(node, dims)
+    takes_threshold = "threshold" in inspect.signature(locate(cfg.task._target_)).parameters
     task: Task = build(
         cfg.task,
         detector=detector,
         optimizer=build(cfg.optimizer, _partial_=True),
         scheduler=build(cfg.scheduler, _partial_=True) if cfg.scheduler else None,
-        threshold=build(cfg.threshold),
         monitor=cfg.monitor,
         seed=cfg.seed,
+        **({"threshold": build(cfg.threshold)} if takes_threshold else {}),
     )
     if checkpoint is not None:
         task.on_load_checkpoint(checkpoint)

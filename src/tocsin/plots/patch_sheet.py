@@ -39,7 +39,7 @@ def patch_sheet(
     shape = np.shape(patch)
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(f"patch has shape {shape}: give (P, P, 3)")
-    columns, rows = _fitting(size_cm)
+    columns, rows = copies_that_fit(size_cm)
     if copies is not None and not 1 <= copies <= columns * rows:
         raise ConfigError(
             f"{copies} copies of {size_cm:g} cm do not fit on A4: choose 1 to {columns * rows}, or a smaller size"
@@ -64,8 +64,12 @@ def patch_sheet(
     return figure
 
 
-def _fitting(size_cm: float) -> tuple[int, int]:
-    """Copies beside and below each other on a page."""
+def copies_that_fit(size_cm: float) -> tuple[int, int]:
+    """Copies beside and below each other on a page.
+
+    Raises:
+        ConfigError: Not even one fits.
+    """
     across, down = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN - FOOT
     largest = min(across, down) - 2 * (MARK + _AWAY)
     if not 0 < size_cm <= largest:
