@@ -42,6 +42,7 @@ def require_art() -> None:
         ConfigError: It is not installed.
     """
     _require("art", _ART)
+    logging.getLogger("art").setLevel(logging.WARNING)  # it tells of each step, without the loss
 
 
 def _require(package: str, modules: tuple[str, ...]) -> None:
