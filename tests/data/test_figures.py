@@ -9,7 +9,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tocsin.data.synthetic import figures as generator
-from tocsin.data.synthetic.figures import HEIGHTS, MAX_CUT, MAX_FIGURES, THINGS, Figures, figures
+from tocsin.data.synthetic.figure_shapes import rounded
+from tocsin.data.synthetic.figure_things import THINGS
+from tocsin.data.synthetic.figures import HEIGHTS, MAX_CUT, MAX_FIGURES, Figures, figures
 
 SIZE = 96
 
@@ -52,7 +54,7 @@ def test_a_box_is_where_the_figure_is() -> None:
     for seed in range(8):
         layers, boxes = generator._people(160, np.random.default_rng(seed))
         canvas = background.copy()
-        for layer in reversed(layers):
+        for layer in layers:
             generator._lay(canvas, layer)
         changed = np.abs(canvas - background).max(-1) > 20
         inside = np.zeros_like(changed)
@@ -62,13 +64,17 @@ def test_a_box_is_where_the_figure_is() -> None:
         assert changed[~inside].mean() < 0.01  # a hand that is cut off by another figure
 
 
-def test_nearer_figures_leave_half_of_those_behind() -> None:
-    for seed in range(20):
+def test_nearer_figures_are_larger_drawn_later_and_leave_half_of_those_behind() -> None:
+    overlaps = 0
+    for seed in range(40):
         layers, _ = generator._people(128, np.random.default_rng(seed))
         solid = [layer[:, :, 3] > 127 for layer in layers]
-        for index, own in enumerate(solid[1:], start=1):
-            hidden = own & np.any(solid[:index], axis=0)
+        for index, own in enumerate(solid[:-1]):
+            hidden = own & np.any(solid[index + 1 :], axis=0)
             assert hidden.sum() <= 0.5 * own.sum()
+            assert own.sum() < solid[index + 1].sum() * 1.6  # one may be cut by the border
+            overlaps += bool(hidden.any())
+    assert overlaps >= 3
 
 
 def test_colours_do_not_tell_figures_from_the_rest(drawn: Figures) -> None:
@@ -104,7 +110,7 @@ def test_things_are_drawn_about_their_place(thing) -> None:
 
 def test_rounded_shape_contains_its_corners() -> None:
     square = np.array([(0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (0.0, 1.0)])
-    outline = generator._rounded(square, 0.1)
+    outline = rounded(square, 0.1)
     assert outline.min(0) == pytest.approx([-0.1, -0.1])
     assert outline.max(0) == pytest.approx([2.1, 1.1])
 

@@ -20,9 +20,10 @@ def test_image_fits_and_lies_in_the_middle() -> None:
 
 
 def test_boxes_by_hand() -> None:
-    boxes = np.array([[0, 0, 640, 480], [100, 200, 300, 400], [0, 0, 480, 640]])
-    moved = to_square(boxes, np.array([0, 0, 1]), placement(SIZES, 320))
-    assert moved.tolist() == [[0, 40, 320, 280], [50, 140, 150, 240], [40, 0, 280, 320]]
+    boxes = np.array([[0, 0, 640, 480], [100, 200, 300, 400], [0, 0, 480, 640], [0, 0, 500, 333]])
+    moved = to_square(boxes, np.array([0, 0, 1, 4]), placement(SIZES, 320))
+    assert moved[:3].tolist() == [[0, 40, 320, 280], [50, 140, 150, 240], [40, 0, 280, 320]]
+    assert moved[3] == pytest.approx([0, 53, 320, 266])  # all of an image, whose height is rounded
 
 
 def test_boxes_come_back_exactly() -> None:

@@ -6,23 +6,19 @@ neither a colour nor a disc over a bar gives a figure away. It is for tests and 
 its numbers say nothing about photographs.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from tocsin.data.synthetic.figure_shapes import HAIR, SKIN, Part, Rng, any_colour, ellipse, rounded, tapered
+from tocsin.data.synthetic.figure_things import THINGS
 
 HEIGHTS = (0.15, 0.8)  # of a figure, as a share of the image; small ones are more frequent
 MAX_FIGURES = 3  # in an image
 MIN_VISIBLE = 0.5  # share of a figure that nearer ones must leave
 MAX_CUT = 0.2  # share of its height or width that may lie outside the image
 TRIES = 12  # places that are tried for a figure behind others
-
-SKIN = np.array([(62, 40, 30), (104, 70, 50), (150, 108, 80), (196, 150, 118), (228, 190, 164)], np.float32)
-HAIR = np.array([(22, 18, 16), (60, 42, 28), (110, 78, 42), (176, 140, 80), (150, 150, 150)], np.float32)
-
-Part = tuple[np.ndarray, np.ndarray]  # (P, 2) corners of a polygon, x and y; (3,) colour in 0 to 255
-Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Figures:
     Attributes:
         images: (N, S, S, 3) uint8 RGB; one to three figures in each.
         boxes: (M, 4) float32, left, top, right, bottom in pixels, around what can be seen of a figure.
-        owner: (M,) int64, index of the image a box belongs to, ascending.
+        owner: (M,) int64, index of the image a box belongs to, ascending; the farthest figure of an image is first.
     """
 
     images: np.ndarray
@@ -75,19 +71,19 @@ def _scene(size: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         place, height = rng.uniform(-0.1, 1.1, 2) * size, size * rng.uniform(0.08, 0.7)
         _lay(canvas, _layer([(points * height + place, colour) for points, colour in thing(rng)], size, rng))
     layers, boxes = _people(size, rng)
-    for layer in reversed(layers):  # the farthest one first
+    for layer in layers:
         _lay(canvas, layer)
     if rng.random() < 0.4:  # a thin thing in front of everything
         place = rng.uniform(0, 1, 2) * size
-        stick = _tapered(
+        stick = tapered(
             place, place + rng.uniform(-0.5, 0.5, 2) * size, *(size * rng.uniform(0.003, 0.008, 2))
         )
-        _lay(canvas, _layer([(stick, _colour(rng))], size, rng))
+        _lay(canvas, _layer([(stick, any_colour(rng))], size, rng))
     return _exposed(canvas, rng), boxes
 
 
 def _people(size: int, rng: Rng) -> tuple[list[np.ndarray], np.ndarray]:
-    """Layers of the figures, the nearest first, and (n, 4) float32 boxes of what can be seen of them."""
+    """Layers of the figures, the farthest first, and (n, 4) float32 boxes of what can be seen of them."""
     low, high = np.log(HEIGHTS)
     heights = size * np.exp(np.sort(rng.uniform(low, high, rng.integers(1, MAX_FIGURES + 1)))[::-1])
     taken = np.zeros((size, size), bool)
@@ -106,7 +102,7 @@ def _people(size: int, rng: Rng) -> tuple[list[np.ndarray], np.ndarray]:
                 boxes.append(_bounds(seen))
                 taken |= solid
                 break
-    return layers, np.array(boxes, dtype=np.float32)
+    return layers[::-1], np.array(boxes[::-1], dtype=np.float32)
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -131,7 +127,7 @@ def _texture(size: int, rng: Rng) -> np.ndarray:
     if rng.random() < 0.4:
         plane = plane + rng.uniform(5, 30) * np.sign(_waves(size, rng))
     tint = rng.uniform(0.6, 1.0, 3).astype(np.float32)
-    texture: np.ndarray = _colour(rng) + plane[:, :, None] * tint
+    texture: np.ndarray = any_colour(rng) + plane[:, :, None] * tint
     return texture
 
 
@@ -161,27 +157,14 @@ def _exposed(canvas: np.ndarray, rng: Rng) -> np.ndarray:
     return pixels
 
 
-def _colour(rng: Rng) -> np.ndarray:
-    """(3,) float32 of clothes, walls and things alike: any colour, gray, or that of a skin."""
-    kind = rng.random()
-    if kind < 0.2:
-        colour = SKIN[rng.integers(len(SKIN))] + rng.normal(0, 12, 3)
-    elif kind < 0.45:
-        colour = np.full(3, rng.uniform(15, 235)) + rng.normal(0, 8, 3)
-    else:
-        colour = rng.uniform(10, 240, 3)
-    drawn: np.ndarray = colour.clip(0, 255).astype(np.float32)
-    return drawn
-
-
 # --- a figure -----------------------------------------------------------------------------------------------
 
 
 def _figure(height: float, rng: Rng) -> list[Part]:
     """Polygons of a figure in pixels, from back to front, of `height` pixels from top to toe where it stands."""
     skin = SKIN[rng.integers(len(SKIN))] * rng.uniform(0.9, 1.1)
-    hair = HAIR[rng.integers(len(HAIR))] if rng.random() < 0.8 else _colour(rng)  # or a cap
-    top, trousers, shoes = (_colour(rng) for _ in range(3))
+    hair = HAIR[rng.integers(len(HAIR))] if rng.random() < 0.8 else any_colour(rng)  # or a cap
+    top, trousers, shoes = (any_colour(rng) for _ in range(3))
     build, skirt = rng.uniform(0.85, 1.3), rng.random() < 0.2
     shoulder, hip = 0.115 * build, 0.075 * build
     lower = skin if rng.random() < 0.5 else top  # bare forearms or long sleeves
@@ -190,16 +173,16 @@ def _figure(height: float, rng: Rng) -> list[Part]:
     neck_y, hip_y = 0.17, 0.53
     torso = np.array([(-shoulder, neck_y), (shoulder, neck_y), (hip * 1.25, hip_y), (-hip * 1.25, hip_y)])
     body: list[Part] = [
-        (_tapered((0, 0.09), (0, 0.18), 0.028, 0.035), skin * 0.9),
-        (_rounded(torso, 0.025), top),
+        (tapered((0, 0.09), (0, 0.18), 0.028, 0.035), skin * 0.9),
+        (rounded(torso, 0.025), top),
     ]
     if skirt:
         hem = np.array([(-hip * 1.2, 0.5), (hip * 1.2, 0.5), (hip * 2.1, 0.74), (-hip * 2.1, 0.74)])
-        body.append((_rounded(hem, 0.01), trousers))
+        body.append((rounded(hem, 0.01), trousers))
     turn = rng.uniform(-0.02, 0.02)  # of the head
     head: list[Part] = [
-        (_ellipse((0, 0.066), (0.052, 0.066)), hair),
-        (_ellipse((turn, 0.082), (0.043, 0.05)), skin),
+        (ellipse((0, 0.066), (0.052, 0.066)), hair),
+        (ellipse((turn, 0.082), (0.043, 0.05)), skin),
     ]
     behind, before = (arms, []) if rng.random() < 0.5 else ([arms[0]], [arms[1]])
     order = (
@@ -225,9 +208,9 @@ def _arm(
     elbow = start + 0.16 * np.array((side * np.sin(swing), np.cos(swing)))
     hand = elbow + 0.15 * np.array((side * np.sin(bend), np.cos(bend)))
     return [
-        (_tapered(elbow, hand, 0.024 * build, 0.018 * build), lower),
-        (_tapered(start, elbow, 0.032 * build, 0.026 * build), sleeve),
-        (_ellipse(hand, (0.022, 0.022)), skin),
+        (tapered(elbow, hand, 0.024 * build, 0.018 * build), lower),
+        (tapered(start, elbow, 0.032 * build, 0.026 * build), sleeve),
+        (ellipse(hand, (0.022, 0.022)), skin),
     ]
 
 
@@ -240,115 +223,13 @@ def _leg(side: int, hip: float, build: float, cloth: np.ndarray, shoe: np.ndarra
     foot = knee + 0.21 * np.array((side * np.sin(bend), np.cos(bend)))
     toe = foot + np.array((side * 0.035, 0.012))
     return [
-        (_tapered(foot, toe, 0.022, 0.02), shoe),
-        (_tapered(knee, foot, 0.037 * build, 0.026 * build), cloth),
-        (_tapered(start, knee, 0.052 * build, 0.038 * build), cloth),
+        (tapered(foot, toe, 0.022, 0.02), shoe),
+        (tapered(knee, foot, 0.037 * build, 0.026 * build), cloth),
+        (tapered(start, knee, 0.052 * build, 0.038 * build), cloth),
     ]
 
 
-# --- things that are no figures: polygons about the origin, of height 1 -------------------------------------
-
-
-def _post(rng: Rng) -> list[Part]:
-    """A pole with a ball or lamp on it."""
-    thick, ball = rng.uniform(0.01, 0.05), rng.uniform(0.04, 0.1)
-    return [
-        (_tapered((0, -0.4), (0, 0.5), thick, thick), _colour(rng)),
-        (_ellipse((0, -0.42), (ball, ball)), _colour(rng)),
-    ]
-
-
-def _tree(rng: Rng) -> list[Part]:
-    """A trunk, two branches and a crown."""
-    wood = _colour(rng)
-    crown = [(rng.uniform(-0.15, 0.15, 2) - (0, 0.25), rng.uniform(0.1, 0.22, 2)) for _ in range(3)]
-    leaves = _colour(rng)
-    return [
-        (_tapered((0, -0.1), (0, 0.5), 0.03, 0.06), wood),
-        *((_tapered((0, 0.1), (side * 0.18, -0.15), 0.03, 0.02), wood) for side in (-1, 1)),
-        *((_ellipse(centre, radii), leaves * rng.uniform(0.85, 1.1)) for centre, radii in crown),
-    ]
-
-
-def _crate(rng: Rng) -> list[Part]:
-    """A box with a band."""
-    half = rng.uniform(0.15, 0.5)
-    corners = np.array([(-half, -0.5), (half, -0.5), (half, 0.5), (-half, 0.5)])
-    return [(corners, _colour(rng)), (corners * (1, rng.uniform(0.05, 0.3)), _colour(rng))]
-
-
-def _table(rng: Rng) -> list[Part]:
-    """A board on legs of the width of limbs."""
-    wide, wood = rng.uniform(0.3, 0.6), _colour(rng)
-    legs = [
-        (_tapered((x, -0.2), (x * 1.1, 0.5), 0.035, 0.025), wood) for x in (-wide, -wide / 3, wide / 3, wide)
-    ]
-    return [*legs, (_tapered((-wide, -0.22), (wide, -0.22), 0.05, 0.05), wood * 0.9)]
-
-
-def _sign(rng: Rng) -> list[Part]:
-    """A board over a post: a torso without head and limbs."""
-    half = rng.uniform(0.1, 0.3)
-    board = np.array([(-half, -0.45), (half, -0.45), (half, 0.0), (-half, 0.0)])
-    return [(_tapered((0, 0), (0, 0.5), 0.03, 0.03), _colour(rng)), (_rounded(board, 0.03), _colour(rng))]
-
-
-def _cart(rng: Rng) -> list[Part]:
-    """A body on two wheels."""
-    body = np.array([(-0.6, -0.3), (0.4, -0.3), (0.65, 0.2), (-0.65, 0.2)])
-    wheels = [(_ellipse((x, 0.25), (0.18, 0.18)), _colour(rng) * 0.5) for x in (-0.4, 0.4)]
-    return [(_rounded(body, 0.05), _colour(rng)), *wheels]
-
-
-def _sticks(rng: Rng) -> list[Part]:
-    """Stray limbs and discs that hang together in no body."""
-    ends = rng.uniform(-0.4, 0.4, (int(rng.integers(2, 5)), 2, 2))
-    return [
-        *((_tapered(a, b, 0.04, 0.03), _colour(rng)) for a, b in ends),
-        (_ellipse(rng.uniform(-0.4, 0.4, 2), rng.uniform(0.04, 0.08, 2)), _colour(rng)),
-    ]
-
-
-THINGS: tuple[Callable[[Rng], list[Part]], ...] = (_post, _tree, _crate, _table, _sign, _cart, _sticks)
-
-
-# --- shapes and layers --------------------------------------------------------------------------------------
-
-Point = np.ndarray | tuple[float, float]
-
-_HALF_TURN = np.linspace(0, np.pi, 7)
-_TURN = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-
-
-def _tapered(start: Point, end: Point, start_radius: float, end_radius: float) -> np.ndarray:
-    """(14, 2) outline of a limb with round ends."""
-    a, b = np.asarray(start, float), np.asarray(end, float)
-    heading = np.arctan2(*(b - a)[::-1])
-    back, front = heading + np.pi / 2 + _HALF_TURN, heading - np.pi / 2 + _HALF_TURN
-    return np.concatenate(
-        [a + start_radius * _directions(back), b + end_radius * _directions(front)]
-    )  # (14, 2)
-
-
-def _ellipse(centre: Point, radii: Point) -> np.ndarray:
-    """(20, 2) outline."""
-    outline: np.ndarray = np.asarray(centre) + np.asarray(radii) * _directions(_TURN)
-    return outline
-
-
-def _rounded(corners: np.ndarray, radius: float) -> np.ndarray:
-    """(28, 2) outline of a convex four-cornered shape, given clockwise on screen, grown by round corners."""
-    edges = np.roll(corners, -1, axis=0) - corners
-    normal = np.arctan2(edges[:, 1], edges[:, 0]) - np.pi / 2  # outwards, of the edge that follows a corner
-    before = np.roll(normal, 1)
-    turn = (normal - before) % (2 * np.pi)
-    angles = before[:, None] + turn[:, None] * np.linspace(0, 1, 7)  # (4, 7)
-    return (corners[:, None] + radius * _directions(angles)).reshape(-1, 2)  # (28, 2)
-
-
-def _directions(angles: np.ndarray) -> np.ndarray:
-    """(..., 2) x and y."""
-    return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+# --- layers -------------------------------------------------------------------------------------------------
 
 
 def _layer(parts: list[Part], size: int, rng: Rng) -> np.ndarray:
