@@ -142,7 +142,7 @@ def test_without_anyone_to_wear_a_patch_there_is_nothing_to_train_on(tiny_victim
     model = ArtPatch(patch_size=16)
     batch = tiny_victim.batch
     model.collect(batch._replace(target=torch.zeros_like(batch.target)))
-    with pytest.raises(TocsinError, match=r"no training image has anyone large enough .* data\.min_side"):
+    with pytest.raises(TocsinError, match=r"no training image has anyone large enough .* data\.min_height"):
         model.finish()
 
 

@@ -150,7 +150,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
         images = np.concatenate([images for images, _, _ in self._collected]) if self._collected else ()
         if len(images) == 0:
             raise TocsinError(
-                "no training image has anyone large enough to wear a patch: lower data.min_side"
+                "no training image has anyone large enough to wear a patch: lower data.min_height"
             )
         masks = np.concatenate([masks for _, masks, _ in self._collected])
         sides = torch.cat([sides for _, _, sides in self._collected])
