@@ -28,6 +28,7 @@ LAYERS = [
         "series_prediction",
         "image_prediction",
         "class_prediction",
+        "patch_prediction",
         "prediction",
         "onnx_export",
     ],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tocsin.devices import resolve_devices, resolve_precision
+from tocsin.devices import first_device, resolve_devices, resolve_precision
 from tocsin.errors import ConfigError
 
 FREE_GIB = (10, 70, 30, 50)
@@ -39,6 +39,28 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "auto"])
 def test_devices_on_gpus(devices: object, expected: object, accelerator: str) -> None:
     assert resolve_devices(devices, accelerator) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("devices", "accelerator", "expected"),
+    [
+        ("auto", "auto", "cuda:0"),
+        ([3, 0], "gpu", "cuda:3"),
+        ("free", "gpu", "cuda:1"),
+        (2, "auto", "cuda:0"),
+        (1, "cpu", "cpu"),
+    ],
+)
+def test_first_device_on_gpus(devices: object, accelerator: str, expected: str) -> None:
+    assert str(first_device(devices, accelerator)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_first_device_without_a_gpu() -> None:
+    assert str(first_device("auto", "auto")) == "cpu"
+    with pytest.raises(ConfigError, match="no GPU is visible"):
+        first_device("auto", "gpu")
 
 
 @pytest.mark.usefixtures("gpus")

@@ -16,9 +16,9 @@ from tocsin.config import TrainSchema, conf_dir
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.ensemble import Ensemble, RankScorer
 from tocsin.pipeline import build_datamodule, build_task, train
-from tocsin.results import SeriesResults
 from tocsin.scoring import ErrorScorer
 from tocsin.tasks.series_anomaly import SeriesAnomaly
+from tocsin.tasks.series_results import SeriesResults
 
 DATA = ["data=sliding", "data.total_length=60000", "callbacks=numbers", "logger=none", "cache_dir=null"]
 

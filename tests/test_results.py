@@ -9,7 +9,8 @@ import pytest
 
 from tocsin.data.series_data import SeriesData
 from tocsin.evaluation import Calibration
-from tocsin.results import SeriesResults, Timing, timing_section, write_metrics, write_scores
+from tocsin.results import Timing, timing_section, write_metrics, write_scores
+from tocsin.tasks.series_results import SeriesResults
 
 
 def results(labels: np.ndarray | None = None) -> SeriesResults:

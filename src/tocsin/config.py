@@ -47,6 +47,7 @@ FILLED_IN = {
         "n_classes",
         "class_weights",
         "log_priors",
+        "image_size",
     },
     "task": {"detector", "optimizer", "scheduler", "threshold", "monitor", "seed"},
     "optimizer": {"params"},

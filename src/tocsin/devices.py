@@ -48,6 +48,22 @@ def resolve_devices(devices: int | str | Sequence[int], accelerator: str) -> int
     return list(devices)
 
 
+def first_device(devices: int | str | Sequence[int], accelerator: str) -> torch.device:
+    """The device of what runs on one, without a Trainer.
+
+    Args:
+        devices: As for `resolve_devices`.
+        accelerator: As for `resolve_devices`.
+
+    Raises:
+        ConfigError: As for `resolve_devices`.
+    """
+    chosen = resolve_devices(devices, accelerator)
+    if accelerator not in ("gpu", "cuda", "auto") or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", chosen[0] if isinstance(chosen, list) else 0)
+
+
 def _named_devices(devices: str, n_gpus: int) -> str | list[int]:
     if devices == "auto":
         return "auto"

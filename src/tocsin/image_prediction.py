@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,9 +19,10 @@ from omegaconf import DictConfig
 from tocsin.checkpoints import read_checkpoint
 from tocsin.data.image_files import IMAGE_SUFFIXES
 from tocsin.data.image_reader import ImageReader
+from tocsin.devices import first_device
 from tocsin.errors import ConfigError, DataError, TocsinError
 from tocsin.models.base import ImageScores
-from tocsin.pipeline import build_task
+from tocsin.pipeline import build_task, plain
 from tocsin.plots.heat import image_overlay
 from tocsin.tasks.image_anomaly import ImageAnomaly
 
@@ -92,10 +94,9 @@ def load_trained_images(cfg: DictConfig) -> TrainedImages:
     )
 
 
-def prediction_device(cfg: DictConfig) -> str:
-    """The device that `cfg.trainer` asks for."""
-    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return "cuda" if on_gpu else "cpu"
+def prediction_device(cfg: DictConfig) -> torch.device:
+    """The device that `cfg.trainer` asks for, the first one of several."""
+    return first_device(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator)
 
 
 def image_paths(source: str | Path) -> list[Path]:
@@ -128,7 +129,7 @@ def _score_batch(
             limits = trained.task.heat_limits
             for path, image, one in zip(readable, stacked, maps.numpy(), strict=True):
                 picture = image_overlay(image.permute(1, 2, 0).numpy(), one, limits)
-                _write_picture(overlays / _relative(path, root).with_suffix(".png"), picture)
+                write_picture(overlays / relative(path, root).with_suffix(".png"), picture)
     of_path = dict(zip(readable, scores, strict=True))
     threshold = float(trained.task.image_threshold)
     return [
@@ -142,9 +143,18 @@ def _score_batch(
     ]
 
 
-def read_images(
-    paths: Sequence[Path], reader: ImageReader
-) -> tuple[torch.Tensor, list[Path], dict[Path, str]]:
+class Reader(Protocol):
+    """Makes tensors of one size of image files."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+
+    def __call__(self, path: Path) -> torch.Tensor:
+        """(3, H, W) float32 image of a file, or a DataError."""
+
+
+def read_images(paths: Sequence[Path], reader: Reader) -> tuple[torch.Tensor, list[Path], dict[Path, str]]:
     """Read what can be read.
 
     Returns:
@@ -160,11 +170,17 @@ def read_images(
     return torch.stack(images) if images else torch.empty(0, 3, *reader.size), readable, errors
 
 
-def _relative(path: Path, root: Path) -> Path:
+def relative(path: Path, root: Path) -> Path:
+    """Path of an image below the folder it was found in."""
     return path.relative_to(root) if root.is_dir() else Path(path.name)
 
 
-def _write_picture(path: Path, picture: np.ndarray) -> None:
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 picture, whole or not at all.
+
+    Raises:
+        TocsinError: It cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp.png")
     if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):

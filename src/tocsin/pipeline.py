@@ -36,7 +36,7 @@ from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.members import embed_members, load_members
 from tocsin.models.base import Detector, FitOnceDetector
-from tocsin.results import Results, Timing, timing_section, write_metrics, write_scores
+from tocsin.results import Results, Timing, timing_section, write_files, write_metrics, write_scores
 from tocsin.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -158,14 +158,15 @@ def build_task(cfg: DictConfig, dims: Mapping[str, int], checkpoint: dict[str, A
     if checkpoint is not None and locate(node._target_).kind in from_hub and "weights" in node:  # type: ignore[attr-defined]
         node = OmegaConf.merge(node, {"weights": None})  # they are in the checkpoint: none are fetched
     detector = build_detector(node, dims)
+    takes_threshold = "threshold" in inspect.signature(locate(cfg.task._target_)).parameters
     task: Task = build(
         cfg.task,
         detector=detector,
         optimizer=build(cfg.optimizer, _partial_=True),
         scheduler=build(cfg.scheduler, _partial_=True) if cfg.scheduler else None,
-        threshold=build(cfg.threshold),
         monitor=cfg.monitor,
         seed=cfg.seed,
+        **({"threshold": build(cfg.threshold)} if takes_threshold else {}),
     )
     if checkpoint is not None:
         task.on_load_checkpoint(checkpoint)
@@ -230,7 +231,7 @@ def save(
     results: Results,
     timing: Timing,
 ) -> None:
-    """Write metrics.json, scores.npz, splits.csv where splits are lists of files, and the report's plots."""
+    """Write metrics.json, scores.npz, files of the task, splits.csv where splits are lists of files, and plots."""
     sections = {
         "run": run,
         "data": datamodule.summary(),
@@ -243,6 +244,7 @@ def save(
     }
     write_metrics(run_dir / "metrics.json", sections)
     write_scores(run_dir / "scores.npz", results.arrays())
+    write_files(run_dir, results.files())
     if (manifest := datamodule.manifest()) is not None:
         manifest.to_csv(run_dir / "splits.csv", index=False)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

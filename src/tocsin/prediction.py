@@ -1,4 +1,4 @@
-"""Scores new data with a trained checkpoint: series from a file or row by row, images from a folder."""
+"""Scores new data with a trained checkpoint: series from a file or row by row, images from a folder, patches too."""
 
 from omegaconf import DictConfig
 
@@ -17,6 +17,10 @@ def predict(cfg: DictConfig) -> None:
         from tocsin.class_prediction import predict_classes
 
         predict_classes(cfg)
+    elif kind == "detection":
+        from tocsin.patch_prediction import predict_patches
+
+        predict_patches(cfg)
     else:
         from tocsin.series_prediction import predict_series
 

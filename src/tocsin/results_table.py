@@ -22,8 +22,11 @@ from omegaconf import OmegaConf
 from tocsin.errors import TocsinError
 
 # First in every table, in this order.
-BASELINES = ("random", "majority", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian")
-NAMES = {"abs_z": "largest deviation"}
+BASELINES = (
+    *("random", "majority", "abs_z", "brightness", "pca", "kmeans", "iforest", "pixel_gaussian"),
+    *("clean", "gray", "white", "noise", "mosaic", "shuffled"),  # images without a patch, and controls
+)
+NAMES = {"abs_z": "largest deviation", "clean": "no patch"}
 NONE = "\N{EN DASH}"
 
 ORACLE = "Oracle: the best F1 that any threshold could have reached (an upper bound, not a result)"
@@ -65,6 +68,23 @@ CLASS_TABLES = {
         "train s": ("timing", "fit_s"),
         "images/s": ("timing", "test_items_per_s"),
     },
+}
+PATCH_TABLES = {
+    "Average precision for persons on test images (the lower, the more the detector lost)": {
+        "AP50": ("test", "ap50"),
+        "AP50-95": ("test", "ap50_95"),
+        "det-AP50": ("test", "det_ap50"),
+        "AP50 of those who wear a patch": ("test", "ap50_targets"),
+    },
+    "Of the persons found without a patch, the share lost at a confidence of 0.25 and of 0.5": {
+        "0.25": ("test", "vanish_25"),
+        "0.5": ("test", "vanish_50"),
+    },
+    "AP50 under the strongest control minus AP50 under the patch": {
+        "all persons": ("test", "ap50_beyond_control"),
+        "those who wear it": ("test", "ap50_targets_beyond_control"),
+    },
+    "Cost: seconds of training": {"train s": ("timing", "fit_s")},
 }
 
 Value = Callable[[dict[str, Any]], float | None]
@@ -123,7 +143,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
             continue
         parts = Path(source or run["data"]).parts
         dataset, entity = parts[-2:][0], parts[-1]
-        if _of_images(sections) or _of_classes(sections):
+        if _of_images(sections) or _of_classes(sections) or _of_patches(sections):
             dataset = entity
         own = Row(_method(run), dataset, entity, run["seed"], sections)
         free = [Row(name, dataset, entity, 0, {"test": test}) for name, test in sections["baselines"].items()]
@@ -139,7 +159,8 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
 def tables(rows: Sequence[Row]) -> str:
     """The tables of a page: ranking, F1 at the threshold, oracle, cost."""
     first = rows[0].sections
-    shown = CLASS_TABLES if _of_classes(first) else IMAGE_TABLES if _of_images(first) else SERIES_TABLES
+    kinds = ((_of_classes, CLASS_TABLES), (_of_images, IMAGE_TABLES), (_of_patches, PATCH_TABLES))
+    shown = next((tables for is_kind, tables in kinds if is_kind(first)), SERIES_TABLES)
     parts = []
     for title, columns in shown.items():
         values = {name: _metric(section, metric) for name, (section, metric) in columns.items()}
@@ -256,6 +277,10 @@ def _of_images(sections: Mapping[str, Any]) -> bool:
 
 def _of_classes(sections: Mapping[str, Any]) -> bool:
     return "macro_f1" in sections["test"]
+
+
+def _of_patches(sections: Mapping[str, Any]) -> bool:
+    return "ap50" in sections["test"]
 
 
 def _method(run: Mapping[str, Any]) -> str:

@@ -328,7 +328,7 @@ def test_restored_like_the_trained_run(root: Path) -> None:
     fresh = CocoPerson(root=root, **SIZE)
     fresh.restore(state)
     fresh.setup()
-    assert fresh.dims() == trained.dims() == {"size": 64}
+    assert fresh.dims() == trained.dims() == {"image_size": 64}
     assert fresh.summary() == trained.summary()
     assert next(iter(fresh.test_dataloader())).image.shape[-1] == 64
 

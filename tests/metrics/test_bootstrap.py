@@ -9,12 +9,12 @@ from reference import draw_classes
 from scipy.stats import binom
 
 from tocsin.metrics.bootstrap import (
-    _copies,
     _metrics_of,
     bootstrap_intervals,
     class_f1_intervals,
     group_numbers,
     paired_difference,
+    resample_counts,
 )
 from tocsin.metrics.classification import classification_metrics, per_class
 
@@ -27,7 +27,7 @@ def test_metrics_of_a_resample_are_those_of_the_images_copied(K, ok, ties):
     labels, p = draw_classes(K, N=60, K=K, ties=ties)
     p[:, 0] = p[:, 0].round(2)  # so that with two classes it matters which one ranks
     group = group_numbers(np.arange(60) // 3 * 7, 60)
-    (copies,) = _copies(20, 30, seed=0)
+    (copies,) = resample_counts(20, 30, seed=0)
     found = _metrics_of(labels, [p], group, [copies], ok)
     assert list(found) == NAMES
     for row in range(30):
@@ -37,12 +37,12 @@ def test_metrics_of_a_resample_are_those_of_the_images_copied(K, ok, ties):
 
 
 def test_each_resample_draws_as_many_groups_as_there_are_and_blocks_do_not_matter(monkeypatch):
-    (whole,) = _copies(50, 300, seed=1)
+    (whole,) = resample_counts(50, 300, seed=1)
     assert (whole.sum(1) == 50).all()
     assert whole.mean(0) == pytest.approx(np.ones(50), abs=0.3)
     assert whole.var() == pytest.approx(0.98, abs=0.05)  # binomial, not all once
     monkeypatch.setattr("tocsin.metrics.bootstrap._AT_ONCE", 50 * 7)
-    np.testing.assert_array_equal(np.concatenate(list(_copies(50, 300, seed=1))), whole)
+    np.testing.assert_array_equal(np.concatenate(list(resample_counts(50, 300, seed=1))), whole)
 
 
 def test_interval_of_accuracy_is_that_of_a_binomial():

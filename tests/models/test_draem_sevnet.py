@@ -17,11 +17,11 @@ SMALL_OPTIONS = {
         "++model.n_textures=14",
         "++model.score=topk_mean",
         "++model.anomaly_probability=0.8",
-        "++model.warmup_steps=0",
+        "++model.warmup=0",
     ]
 }
 
-TINY = {"recon_width": 2, "disc_width": 8, "n_textures": 14, "warmup_steps": 0}
+TINY = {"recon_width": 2, "disc_width": 8, "n_textures": 14, "warmup": 0.0}
 
 
 def images(n: int, *, seed: int = 0, size: tuple[int, int] = (32, 32)) -> Tensor:
@@ -92,7 +92,8 @@ def test_loss_joins_the_severity_at_its_weight() -> None:
 
 
 def test_weight_is_warmed_up_by_optimizer_steps_in_training_and_full_in_evaluation() -> None:
-    model, batch = tiny(warmup_steps=10, severity_weight=0.5, dropout=0.0), batch_of(images(4))
+    model, batch = tiny(warmup=0.1, severity_weight=0.5, dropout=0.0), batch_of(images(4))
+    model.total_steps = 100  # as the task says
     seen = []
     for step in range(14):
         seen.append(float(model.severity_weight_now))
@@ -101,9 +102,10 @@ def test_weight_is_warmed_up_by_optimizer_steps_in_training_and_full_in_evaluati
             model.loss(batch)
         model.after_step()
     assert seen == pytest.approx([0.05 * min(step, 10) for step in range(14)])
-    fresh = tiny(warmup_steps=10, severity_weight=0.5)
+    fresh = tiny(warmup=0.1, severity_weight=0.5)
     assert float(fresh.eval().severity_weight_now) == 0.5
-    resumed = DraemSevNet(**{**TINY, "warmup_steps": 20})
+    resumed = DraemSevNet(**{**TINY, "warmup": 0.2})
+    resumed.total_steps = 100
     resumed.load_state_dict(model.state_dict())
     assert float(resumed.severity_weight_now) == pytest.approx(0.5 * 14 / 20)
 
@@ -204,7 +206,7 @@ def test_severity_head_costs_little_beside_the_networks() -> None:
     [
         ({"severity_target": "size"}, "severity_target='size' is not one of 'contrast_area'"),
         ({"severity_weight": -1.0}, "severity_weight=-1.0 is not at least 0"),
-        ({"warmup_steps": -1}, "warmup_steps=-1 is not at least 0"),
+        ({"warmup": 1.5}, r"warmup=1.5 is not in \[0, 1\]"),
         ({"fusion": "sum"}, "fusion='sum' is not one of 'mean'"),
         ({"pooling": "max"}, "pooling='max' is not one of"),
     ],

@@ -19,8 +19,8 @@ from tocsin.data.defects import Defects
 from tocsin.errors import ConfigError
 from tocsin.metrics.thresholds import Fixed, MissRate, Quantile, Threshold
 from tocsin.models.base import ImageClassifier
-from tocsin.results import ClassResults
 from tocsin.schedulers import OneCycle
+from tocsin.tasks.class_results import ClassResults
 from tocsin.tasks.classification import Classification
 
 SIZE = 16

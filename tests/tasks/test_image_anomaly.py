@@ -13,8 +13,8 @@ from torch import Tensor
 from tocsin.data.folder import ImageFolder
 from tocsin.metrics.thresholds import Auto, Quantile
 from tocsin.models.base import ImageDetector, ImageScores
-from tocsin.results import ImageResults
 from tocsin.tasks.image_anomaly import ImageAnomaly
+from tocsin.tasks.image_results import ImageResults
 
 H, W = 12, 20
 SPOT = (slice(2, 6), slice(12, 18))

@@ -215,7 +215,7 @@ class CocoPerson(DataModule):
         return square_boxes(images, size=self.size, min_height=self.min_height, max_boxes=self.max_boxes)
 
     def dims(self) -> dict[str, Any]:
-        return {"size": self.size}
+        return {"image_size": self.size}
 
     def summary(self) -> dict[str, Any]:
         squares = [self.squares(images) for images in self.parts.values()]

@@ -86,7 +86,7 @@ def bootstrap_intervals(
     """
     labels, probabilities = check_classes(labels, probabilities)
     drawn = _resampled(labels, [probabilities], group_numbers(groups, len(labels)), n, seed, ok_class_index)
-    return {name: list(_interval(values[0])) for name, values in drawn.items()}
+    return {name: list(percentile_interval(values[0])) for name, values in drawn.items()}
 
 
 def class_f1_intervals(
@@ -100,8 +100,8 @@ def class_f1_intervals(
     """95 % percentile intervals of the F1 of each class: (K, 2) lower and upper ends; arguments as above."""
     group = group_numbers(groups, len(labels))
     cells = _cells(labels, predicted, n_classes, group)
-    f1 = [class_f1(_weighted(copies, cells)) for copies in _copies(group.max() + 1, n, seed)]
-    return np.array([_interval(values) for values in np.concatenate(f1).T])
+    f1 = [class_f1(_weighted(copies, cells)) for copies in resample_counts(group.max() + 1, n, seed)]
+    return np.array([percentile_interval(values) for values in np.concatenate(f1).T])
 
 
 def paired_difference(
@@ -139,7 +139,8 @@ def paired_difference(
     whole = _metrics_of(labels, [first, second], group, [once], ok_class_index)
     metrics = {
         name: Difference(
-            float(whole[name][1, 0] - whole[name][0, 0]), *_interval(drawn[name][1] - drawn[name][0])
+            float(whole[name][1, 0] - whole[name][0, 0]),
+            *percentile_interval(drawn[name][1] - drawn[name][0]),
         )
         for name in drawn
     }
@@ -177,7 +178,7 @@ def _resampled(
         names = ("accuracy", "macro_f1", "balanced_accuracy", "auroc")
         return {name: np.full((len(predictions), n), np.nan) for name in names}
     # Blocks by the number of images, not of groups: ranks are made of images.
-    return _metrics_of(labels, predictions, group, _copies(G, n, seed, len(labels)), ok_class_index)
+    return _metrics_of(labels, predictions, group, resample_counts(G, n, seed, len(labels)), ok_class_index)
 
 
 def _metrics_of(
@@ -201,7 +202,7 @@ def _metrics_of(
     return {name: np.array([np.concatenate(row) for row in rows]) for name, rows in parts.items()}
 
 
-def _copies(n_groups: int, n: int, seed: int, width: int = 0) -> Iterator[np.ndarray]:
+def resample_counts(n_groups: int, n: int, seed: int, width: int = 0) -> Iterator[np.ndarray]:
     """Blocks (n_b, G) float64 of resamples: how often each group was drawn; as many at once as memory should hold."""
     rng = np.random.default_rng(seed)
     block = max(1, _AT_ONCE // max(n_groups, width))
@@ -251,7 +252,7 @@ def _weighted_auc(scores: np.ndarray, positive: np.ndarray, images: np.ndarray) 
     return ratio(passed, 2 * weight.sum(1) * below[:, -1])
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     """Ends of the interval of resampled values (n,); those that a resample could not define are left out."""
     defined = values[np.isfinite(values)]
     if not defined.size:

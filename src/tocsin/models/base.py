@@ -37,6 +37,7 @@ class Detector(nn.Module):
         stage: Name of the current stage; the task sets it.
         epoch: Epochs completed in the current stage; the task sets it.
         epochs: Most epochs of the current stage; the task sets it.
+        total_steps: Most optimizer steps of the current stage; the task sets it.
     """
 
     kind: ClassVar[str]
@@ -47,6 +48,7 @@ class Detector(nn.Module):
         self.stage: str = "train"
         self.epoch: int = 0
         self.epochs: int = 1
+        self.total_steps: int = 1
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""

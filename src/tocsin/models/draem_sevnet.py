@@ -39,7 +39,7 @@ class DraemSevNet(Draem):
         severity_target: `contrast_area`: how far the image was changed, times a power of the anomaly's extent;
             `contrast`: without the extent; `blend_area`: opacity or strength for the change; `amplitude`: that alone.
         severity_weight: Weight of the severity loss, >= 0.
-        warmup_steps: Optimizer steps in which that weight grows from 0; a tenth of the training is usual.
+        warmup: Share of the training in which that weight grows from 0, in [0, 1].
         fusion: How the score of an image is made of that of its map and its severity: `mean`, `weighted`, `max`, or
             fitted after the training, `logistic` on synthetic anomalies and `calibrated` on normal images.
         severity_share: Weight of the severity for `fusion=weighted`, in [0, 1].
@@ -71,7 +71,7 @@ class DraemSevNet(Draem):
         detach_features: bool = False,
         severity_target: str = "contrast_area",
         severity_weight: float = 0.5,
-        warmup_steps: int = 2000,
+        warmup: float = 0.1,
         fusion: str = "mean",
         severity_share: float = 0.5,
     ) -> None:
@@ -89,10 +89,10 @@ class DraemSevNet(Draem):
         )
         check_target(severity_target)
         check_range("severity_weight", severity_weight, severity_weight >= 0.0, "at least 0")
-        check_range("warmup_steps", warmup_steps, warmup_steps >= 0, "at least 0")
+        check_range("warmup", warmup, 0.0 <= warmup <= 1.0, "in [0, 1]")
         self.severity_target = severity_target
         self.severity_weight = severity_weight
-        self.warmup_steps = warmup_steps
+        self.warmup = warmup
         self.head = SeverityHead(
             self.discriminative.channels,
             multi_scale=multi_scale,
@@ -131,9 +131,9 @@ class DraemSevNet(Draem):
     def severity_weight_now(self) -> Tensor:
         """Weight of the severity loss: warmed up in training; the full one in evaluation, so that epochs compare."""
         full = torch.full_like(self.severity_unit, self.severity_weight)
-        if not self.training or not self.warmup_steps:
+        if not self.training or not self.warmup:
             return full
-        return full * (self.steps / self.warmup_steps).clamp(max=1.0)
+        return full * (self.steps / (self.warmup * self.total_steps)).clamp(max=1.0)
 
     def after_step(self) -> None:
         self.steps += 1

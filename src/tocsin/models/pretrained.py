@@ -53,6 +53,8 @@ def timm_network(
     # One tells what is loaded, the other warns of the head that features leave out.
     logging.getLogger("timm.models._helpers").setLevel(logging.WARNING)
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+    if weights == HUB:  # which tries for most of a minute before it gives up
+        log.info("weights of %s: from the hub, unless they were fetched before", name)
     try:
         made = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except (OSError, RuntimeError) as error:  # of the hub; of weights that do not fit

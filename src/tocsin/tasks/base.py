@@ -191,6 +191,7 @@ class Task(L.LightningModule):
         if self._stage_over:
             self._next_stage()
         self.detector.epoch, self.detector.epochs = self.stage_epoch, self.stage_epochs
+        self.detector.total_steps = self.stage_steps
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # At the first batch, not at the start of the epoch: making the loader's iterator draws a number too, and

@@ -12,7 +12,7 @@ from tocsin.plots.contact_sheet import contact_sheet
 from tocsin.plots.mistakes import mistakes
 from tocsin.plots.operating import detection_curve
 from tocsin.plots.reliability import reliability_diagram
-from tocsin.results import ClassResults
+from tocsin.tasks.class_results import ClassResults
 
 
 def class_figures(results: ClassResults) -> Iterator[tuple[str, Figure]]:

@@ -33,9 +33,9 @@ from tocsin.metrics.calibration import conformal_threshold, fit_temperature, tem
 from tocsin.metrics.classification import classification_metrics, defect_probability, per_class
 from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import ImageClassifier
-from tocsin.results import ClassCalibration, ClassExamples, ClassResults
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
 from tocsin.tasks.class_figures import class_figures
+from tocsin.tasks.class_results import ClassCalibration, ClassExamples, ClassResults
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from tocsin.metrics.functional import auc_roc, best_f1
 from tocsin.metrics.images import image_metrics, pixel_metrics
 from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import ImageDetector, ImageScores
-from tocsin.results import ImageCalibration, ImageResults
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
 from tocsin.tasks.image_figures import image_figures
+from tocsin.tasks.image_results import ImageCalibration, ImageResults
 
 MAX_PIXELS = 1_000_000  # of the validation maps, for the threshold of pixels
 

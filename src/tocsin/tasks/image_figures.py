@@ -12,7 +12,7 @@ from tocsin.plots.distributions import precision_recall, roc, score_histogram
 from tocsin.plots.heat import heat_limits
 from tocsin.plots.images import overlays
 from tocsin.plots.telling import telling_images
-from tocsin.results import ImageResults
+from tocsin.tasks.image_results import ImageResults
 
 SHOWN = 12  # images with their maps
 

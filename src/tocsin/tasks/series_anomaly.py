@@ -31,10 +31,10 @@ from tocsin.evaluation import (
 )
 from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import SeriesDetector
-from tocsin.results import SeriesResults
 from tocsin.scoring import Scorer
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
 from tocsin.tasks.series_figures import series_figures
+from tocsin.tasks.series_results import SeriesResults
 
 
 @dataclass(frozen=True)

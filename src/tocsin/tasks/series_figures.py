@@ -14,7 +14,7 @@ from tocsin.plots.distributions import precision_recall, score_histogram
 from tocsin.plots.overview import data_overview, samples_overview
 from tocsin.plots.reconstruction import reconstruction
 from tocsin.plots.series import sections, signal, zoom_windows
-from tocsin.results import SeriesResults
+from tocsin.tasks.series_results import SeriesResults
 
 ZOOMS = 4  # sections drawn in detail
 CONTEXT = 150  # steps shown around each
