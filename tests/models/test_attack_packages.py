@@ -23,6 +23,7 @@ assert not AUTOINSTALL and not ONLINE and SAFE_LOAD
 """
 
 
+@pytest.mark.slow  # a new process imports everything
 def test_imports_leave_nothing_behind(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

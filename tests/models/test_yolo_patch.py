@@ -77,6 +77,7 @@ def test_every_objective_falls_in_training(objective: str, batch: DetectionBatch
     assert losses[-1] < losses[0]
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"cutout": 1.0}, {"shakedrop": 1.0}, {"augment": 1.0}])
 def test_training_is_random_and_validation_is_not(options: dict[str, float], batch: DetectionBatch) -> None:
     model = YoloPatch(patch_size=8, **options)
@@ -110,7 +111,7 @@ def test_half_precision_of_the_victim_leaves_the_loss_nearly_as_it_is(batch: Det
         terms = model.victims[0].losses(batch.image, batch.boxes, batch.owner)
     exact = model.victims[0].losses(batch.image, batch.boxes, batch.owner)
     assert half.dtype == torch.float32
-    assert float(half) == pytest.approx(float(whole), rel=0.05)
+    assert half.item() == pytest.approx(whole.item(), rel=0.05)
     assert half != whole
     assert float(terms["total"]) == pytest.approx(float(exact["total"]), rel=0.05)
     half.backward()
@@ -118,6 +119,7 @@ def test_half_precision_of_the_victim_leaves_the_loss_nearly_as_it_is(batch: Det
     assert model.pixels.grad.abs().max() > 0
 
 
+@torch.no_grad()
 def test_terms_add_up(batch: DetectionBatch) -> None:
     model = YoloPatch(patch_size=8, tv_weight=2.0, tv_floor=0.0, nps_weight=0.5).eval()
     terms = model.loss(batch)
