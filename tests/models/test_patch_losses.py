@@ -46,6 +46,7 @@ def loss(objective: str, top_k: int = 2) -> float:
         ("vanish_topk", (sigmoid(1.0) + sigmoid(2.0)) / 2),
         ("vanish_logsumexp", softplus(math.log(math.exp(1.0) + math.exp(2.0)))),
         ("bce_background", softplus(1.0) + softplus(2.0) + softplus(3.0)),
+        ("misplace", softplus(math.log(0.05**3 * math.exp(1.0) + 0.5**3 * math.exp(2.0)))),
         ("iou_weighted", (0.01 * sigmoid(1.0) + 0.5 * sigmoid(2.0)) / 2),
     ],
 )
@@ -54,7 +55,7 @@ def test_objective_by_hand(objective: str, expected: float) -> None:
 
 
 def test_all_objectives_are_tested_and_fall_when_the_victim_is_less_sure() -> None:
-    assert len(OBJECTIVES) == 5
+    assert len(OBJECTIVES) == 6
     for objective in OBJECTIVES:
         weaker = BRANCH._replace(logits=BRANCH.logits - 1)
         assert float(detection_loss(weaker, BOXES, OWNER, objective=objective)) < loss(objective, top_k=10)
@@ -62,6 +63,18 @@ def test_all_objectives_are_tested_and_fall_when_the_victim_is_less_sure() -> No
 
 def test_only_the_best_anchors_of_an_object_count() -> None:
     assert loss("vanish_topk", top_k=1) == pytest.approx(sigmoid(2.0))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_only_misplacing_moves_boxes(objective: str) -> None:
+    boxes = BRANCH.boxes.clone().requires_grad_()
+    branch = BRANCH._replace(boxes=boxes, logits=BRANCH.logits.clone().requires_grad_())
+    detection_loss(branch, BOXES, OWNER, objective=objective).backward()
+    assert branch.logits.grad.abs().max() > 0
+    if objective == "misplace":
+        assert boxes.grad[0, 1, 3] > 0  # the bottom of the second box is moved up, away from the object's
+    else:
+        assert boxes.grad is None
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

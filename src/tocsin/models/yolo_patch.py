@@ -110,7 +110,8 @@ class YoloPatch(PatchOnVictims):
         patch_size: Pixels of a side of the patch, P.
         size: Side of the patch in the image, as a share of the diagonal of a box, in (0, 1].
         offset: How far above the centre of a box the patch sits, as a share of its height.
-        objective: `vanish_max`, `vanish_topk`, `vanish_logsumexp`, `bce_background` or `iou_weighted`.
+        objective: `vanish_max`, `vanish_topk`, `vanish_logsumexp`, `bce_background`, `iou_weighted` or `misplace`;
+            see `detection_loss`.
         top_k: Anchors of a person that `vanish_topk` and `iou_weighted` look at.
         tv_weight: Weight of the total variation; smoother patches print better.
         tv_floor: Value of that term below which it no longer counts.
