@@ -5,6 +5,7 @@ victim, images and patch size, in a process of its own; sides take turns, and th
 
 - bare: ultralytics' own forward pass of the network, and backward to the image: what no attack can do without.
 - native: `YoloPatch`, with a step of Adam: a patch on every figure, all random changes.
+- native_bf16: the same in mixed precision, as `trainer.precision=bf16-mixed` trains it.
 - native_all: the same with cutout, ShakeDrop and augmentation.
 - art: ART's `AdversarialPatchPyTorch` on our estimator: one patch for each image.
 - art_stock: the same on ART's own wrapper for ultralytics, repaired so that it runs at all.
@@ -24,7 +25,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-SIDES = ("bare", "native", "native_all", "art", "art_stock")
+SIDES = ("bare", "native", "native_bf16", "native_all", "art", "art_stock")
 ITERATIONS_WARM = 1
 
 
@@ -70,7 +71,7 @@ def branches_of(raw: Any) -> list[Any]:
     return [raw[name] for name in ("one2one", "one2many") if name in raw] or [raw]
 
 
-def make_native(options: argparse.Namespace, **changes: float) -> Callable[[int], None]:
+def make_native(options: argparse.Namespace, bf16: bool = False, **changes: float) -> Callable[[int], None]:
     import torch
 
     from tocsin.models.yolo_patch import YoloPatch
@@ -84,7 +85,8 @@ def make_native(options: argparse.Namespace, **changes: float) -> Callable[[int]
 
     def work(iterations: int) -> None:
         for _ in range(iterations):
-            loss = model.loss(batch)["loss"]
+            with torch.autocast(options.device.split(":")[0], dtype=torch.bfloat16, enabled=bf16):
+                loss = model.loss(batch)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -162,6 +164,7 @@ def stock_estimator(victim: Any, size: int) -> Any:
 MAKERS: dict[str, Callable[[argparse.Namespace], Callable[[int], None]]] = {
     "bare": make_bare,
     "native": make_native,
+    "native_bf16": lambda options: make_native(options, bf16=True),
     "native_all": lambda options: make_native(options, cutout=0.9, shakedrop=0.5, augment=0.5),
     "art": lambda options: make_art(options, stock=False),
     "art_stock": lambda options: make_art(options, stock=True),

@@ -76,9 +76,11 @@ PATCH_TABLES = {
         "det-AP50": ("test", "det_ap50"),
         "AP50 of those who wear a patch": ("test", "ap50_targets"),
     },
-    "Of the persons found without a patch, the share lost at a confidence of 0.25 and of 0.5": {
-        "0.25": ("test", "vanish_25"),
-        "0.5": ("test", "vanish_50"),
+    "Of the persons found without a patch, the share lost, and the share with no detection near (overlap of 0.1)": {
+        "lost at 0.25": ("test", "vanish_25"),
+        "lost at 0.5": ("test", "vanish_50"),
+        "unseen at 0.25": ("test", "unseen_25"),
+        "unseen at 0.5": ("test", "unseen_50"),
     },
     "AP50 under the strongest control minus AP50 under the patch": {
         "all persons": ("test", "ap50_beyond_control"),

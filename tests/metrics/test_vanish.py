@@ -27,6 +27,8 @@ def test_rates_of_a_scene():
     assert person_confidence(PATCHED, TRUTH).tolist() == [0.1, 0.55, 0, 0, 0.4, 0.3, 0.9]
     expected = {
         "vanish_25": 2 / 4,  # A and A of A, B, A, B
+        "unseen_25": 2 / 4,  # nothing is near those two
+        "unseen_50": 3 / 3,
         "nobody_left_25": 0,
         "recall_clean_25": 4 / 5,
         "recall_patch_25": 3 / 5,
@@ -60,6 +62,22 @@ def test_a_detection_of_the_neighbour_does_not_stand_in_for_a_lost_person():
     found = vanish_metrics(both, one, truth, np.array([True, False]), n_images=1, n=0)
     assert found["vanish_50"].value == 1
     assert found["recall_clean_50"].value == 1
+
+
+def test_a_box_moved_off_its_person_is_lost_but_not_unseen():
+    moved = ImageBoxes(
+        [[0, 8, 10, 28], [36, 0, 46, 20]], [0, 0], [0.9, 0.3]
+    )  # they overlap by 3/7 and by 1/4
+    truth = ImageBoxes([A, B], [0, 0])
+    clean = ImageBoxes([A, B], [0, 0], [0.9, 0.9])
+    found = vanish_metrics(clean, moved, truth, np.array([True, True]), n_images=1, n=0)
+    assert found["vanish_25"].value == 1
+    assert found["unseen_25"].value == 0
+    assert found["unseen_50"].value == 0.5
+    away = ImageBoxes([[0, 17, 10, 37]], [0], [0.9])  # by 3/37
+    assert (
+        vanish_metrics(clean, away, truth, np.array([True, False]), n_images=1, n=0)["unseen_25"].value == 1
+    )
 
 
 def test_new_persons_are_neither_true_nor_in_a_crowd_nor_there_before():

@@ -7,6 +7,9 @@ most confident detection first, by the rules of COCO (`box_matching.py`). All pe
 part, so that a neighbour's detection does not stand in for a lost one. As the more confident choose first, what is
 found at a high tau does not depend on detections below it: one matching serves all tau.
 
+A box that a patch moves off its person is lost by this rule, though the detector still fires beside it. `unseen` is
+the stricter rate: the share that no detection of at least tau overlaps by 0.1 or more.
+
 It is the attack success rate of a vanishing attack, for single persons; Thys et al., "Fooling automated surveillance
 cameras" (CVPR Workshops 2019), compare recalls at a working point, which are here too. Alone it says little: any
 patch covers part of a person, so it stands beside the same rate of the control patches.
@@ -22,19 +25,21 @@ from tocsin.metrics.estimates import Estimate, ratio_estimate
 
 TAUS = (0.25, 0.5)
 IOU = 0.5
+UNSEEN_IOU = 0.1  # below which a detection has nothing to do with a person
 
 
-def person_confidence(detections: ImageBoxes, truth: ImageBoxes) -> np.ndarray:
+def person_confidence(detections: ImageBoxes, truth: ImageBoxes, *, iou: float = IOU) -> np.ndarray:
     """Confidence of the detection that finds each true box, (N,); 0 for one that is not found, and for crowds.
 
     Args:
         detections: With scores above 0.
         truth: All persons of the images, with crowds if there are any.
+        iou: Least intersection over union of a find.
 
     Raises:
         ValueError: Detections have no scores.
     """
-    matching = match(detections, truth, iou_thresholds=np.array([IOU]))
+    matching = match(detections, truth, iou_thresholds=np.array([iou]))
     hit = (matching.truth[0] >= 0) & ~matching.in_crowd[0]
     confidence = np.zeros(len(truth))
     confidence[matching.truth[0, hit]] = detections.confidence[matching.place[hit]]
@@ -83,6 +88,7 @@ def vanish_metrics(
 
     Returns:
         `vanish_25`: of the targets found on the clean image, the share not found under the patch.
+        `unseen_25`: of the same, the share that no detection under the patch overlaps by 0.1 or more, one to one.
         `nobody_left_25`: of the images with such a target, the share where no target at all is found under it.
         `recall_clean_25`, `recall_patch_25`: of the targets, the share found.
         `new_persons_25`: per image, false detections that were not there before (`new_persons`).
@@ -96,6 +102,7 @@ def vanish_metrics(
     chosen = np.asarray(target, dtype=bool) & ~truth.is_crowd
     owner = truth.owner[chosen]
     before, after = (person_confidence(found, truth)[chosen] for found in (clean, patched))
+    near = person_confidence(patched, truth, iou=UNSEEN_IOU)[chosen]
 
     def per_image(counted: np.ndarray, of: np.ndarray = owner) -> np.ndarray:
         return np.bincount(of, weights=counted, minlength=n_images)
@@ -111,6 +118,7 @@ def vanish_metrics(
         new = new_persons(clean, patched, truth, tau=tau)
         found |= {
             f"vanish_{name}": (per_image(seen & ~left), per_image(seen)),
+            f"unseen_{name}": (per_image(seen & (near < tau)), per_image(seen)),
             f"nobody_left_{name}": (some_seen & ~some_left, some_seen),
             f"recall_clean_{name}": (per_image(seen), everybody),
             f"recall_patch_{name}": (per_image(left), everybody),

@@ -50,7 +50,7 @@ class PatchResults(Results):
     defended: Mapping[str, float]
     sweeps: Mapping[str, Mapping[float, Mapping[str, float]]]
     intervals: Mapping[str, Sequence[float]]
-    headline = ("ap50_clean", "ap50_control", "ap50_patch", "vanish_25", "vanish_50")
+    headline = ("ap50_clean", "ap50_control", "ap50_patch", "vanish_25", "vanish_50", "unseen_25")
 
     @classmethod
     def of(
@@ -197,7 +197,7 @@ def _estimates(evaluation: Evaluation) -> dict[str, Estimate]:
     vanished = {name: _vanished(evaluation, found[CLEAN], found[name]) for name in (*controls, PATCH)}
     strongest = {
         name: max((vanished[control][name] for control in controls), key=lambda rate: rate.value)
-        for name in ("vanish_25", "vanish_50")
+        for name in ("vanish_25", "vanish_50", "unseen_25", "unseen_50")
     }
     return {
         **_precisions(evaluation, evaluation.truth, "ap50"),
