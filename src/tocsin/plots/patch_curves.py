@@ -11,7 +11,14 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from tocsin.metrics.detection import PrecisionRecall
 from tocsin.metrics.estimates import Estimate
-from tocsin.plots.patch_colors import ATTACK, ATTACK_COLOR, CONTROL_COLOR, LineStyle, condition_lines
+from tocsin.plots.patch_colors import (
+    ATTACK,
+    ATTACK_COLOR,
+    CLEAN_COLOR,
+    CONTROL_COLOR,
+    LineStyle,
+    condition_lines,
+)
 from tocsin.plots.style import (
     CATEGORICAL,
     MUTED,
@@ -95,7 +102,7 @@ def robustness(
 
     Args:
         sweeps: By the title of their panel. Lines whose name begins with `ap` are dashed, those that name a control
-            are gray.
+            are gray, those of `no patch` green.
         title: First line.
 
     Raises:
@@ -152,12 +159,19 @@ def _draw_sweep(axes: Axes, sweep: Sweep, lines: Mapping[str, LineStyle]) -> Non
 
 
 def _lines(names: Sequence[str]) -> dict[str, LineStyle]:
-    """The line of each measured value: rates of the attack in warm colours, of a control gray, precision blue."""
+    """The line of each measured value: rates of the attack in warm colours, precision dashed and blue.
+
+    What is measured without a patch is green, of a control gray.
+    """
     warm = iter(itertools.cycle(_WARM))
-    return {
-        name: LineStyle(
-            CONTROL_COLOR if "control" in name else PREDICTED if name.startswith("ap") else next(warm),
-            "--" if name.startswith("ap") else "-",
-        )
-        for name in names
-    }
+    lines = {}
+    for name in names:
+        is_precision = name.lower().startswith("ap")
+        if "control" in name:
+            color = CONTROL_COLOR
+        elif "no patch" in name:
+            color = CLEAN_COLOR
+        else:
+            color = PREDICTED if is_precision else next(warm)
+        lines[name] = LineStyle(color, "--" if is_precision else "-")
+    return lines

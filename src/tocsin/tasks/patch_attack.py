@@ -79,8 +79,7 @@ class PatchAttack(Task):
         patch = self.detector.patch.detach()
         loss = float(self.trainer.callback_metrics.get("val_loss", math.nan))
         self.growth.append((self.current_epoch + 1, loss, (patch * 255).round().byte().cpu()))
-        if len(self.growth) > MAX_SNAPSHOTS:  # every second one, and the last
-            self.growth = self.growth[:-1:2] + self.growth[-1:]
+        self.growth = [row for row in self.growth if is_kept(row[0], self.current_epoch + 1)]
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("patch", patch, self.current_epoch + 1)
@@ -126,3 +125,11 @@ class PatchAttack(Task):
 
     def figures(self, results: PatchResults) -> Iterable[tuple[str, Figure]]:
         return patch_figures(results)
+
+
+def is_kept(epoch: int, now: int) -> bool:
+    """Whether the patch of an epoch is kept: the first, the current one, and others evenly between them."""
+    stride = 1
+    while (now - 1) // stride + 2 > MAX_SNAPSHOTS:
+        stride *= 2
+    return epoch == now or (epoch - 1) % stride == 0
