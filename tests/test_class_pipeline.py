@@ -68,6 +68,7 @@ def test_run_folder_holds_numbers_pictures_and_splits(run: Path) -> None:
     assert {"confusion", "classes", "reliability", "defects", "mistakes", "augment", "training"} <= pictures
 
 
+@pytest.mark.slow  # a process of its own; tests/test_pipeline.py has one for series
 def test_evaluate_repeats_the_numbers(run: Path) -> None:
     done = command(
         "evaluate.py", "ckpt_path=run/checkpoints/best.ckpt", "hydra.run.dir=again", "logger=none", cwd=run

@@ -61,6 +61,7 @@ def test_run_folder_holds_numbers_pictures_and_splits(run: Path) -> None:
     assert {"anomaly_maps", "score_histogram", "roc", "precision_recall", "confusion_matrix"} <= pictures
 
 
+@pytest.mark.slow  # a process of its own; tests/test_pipeline.py has one for series
 def test_evaluate_repeats_the_numbers(run: Path) -> None:
     done = command(
         "evaluate.py", "ckpt_path=run/checkpoints/best.ckpt", "hydra.run.dir=again", "logger=none", cwd=run
@@ -89,11 +90,7 @@ def test_predict_scores_a_folder_and_goes_on_after_a_corrupt_file(run: Path) -> 
     assert not (run / "out" / "overlays" / "a" / "broken.png").exists()
 
 
-def test_wrong_pairs_and_inputs_are_one_line(run: Path) -> None:
-    done = command("train.py", "model=pixel_gaussian", "data=sliding", cwd=run)
-    assert done.returncode == 2
-    assert "data for this model: folder, hdmap" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_wrong_input_is_one_line(run: Path) -> None:
     done = command("predict.py", "ckpt_path=run/checkpoints/best.ckpt", "input=nowhere", cwd=run)
     assert done.returncode != 0
     assert "input=nowhere: there is no such image or folder" in done.stderr
