@@ -41,8 +41,8 @@ def require_art() -> None:
     Raises:
         ConfigError: It is not installed.
     """
-    _require("art", _ART)
     logging.getLogger("art").setLevel(logging.WARNING)  # it tells of each step, without the loss
+    _require("art", _ART)
 
 
 def _require(package: str, modules: tuple[str, ...]) -> None:
