@@ -141,6 +141,7 @@ def test_evaluate_gives_the_same_numbers(run: Path, folder: Path) -> None:
             assert after[section][name] == pytest.approx(value, abs=1e-6), name  # type: ignore[index]
 
 
+@pytest.mark.slow  # one more process; that a threshold may be chosen anew, tests/test_config.py says
 def test_evaluate_with_another_threshold(run: Path, folder: Path) -> None:
     done = command(
         "evaluate.py", "ckpt_path=run/checkpoints/best.ckpt", "threshold=quantile", "threshold.level=0.9",
@@ -193,9 +194,17 @@ def test_predict_scores_rows_as_they_arrive(run: Path, folder: Path) -> None:
     ("arguments", "message"),
     [
         (["evaluate.py"], "evaluate needs ckpt_path="),
-        (["evaluate.py", "ckpt_path=nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
+        pytest.param(
+            ["evaluate.py", "ckpt_path=nowhere.ckpt"],
+            "nowhere.ckpt: there is no such file",
+            marks=pytest.mark.slow,
+        ),
         (["train.py", "data=series", "data.path=nowhere.csv"], "nowhere.csv: not found"),
-        (["train.py", "ckpt_path=last", "model=pca"], "no run below .* has a checkpoint"),
+        pytest.param(
+            ["train.py", "ckpt_path=last", "model=pca"],
+            "no run below .* has a checkpoint",
+            marks=pytest.mark.slow,
+        ),
         (["train.py", "ckpt_path=test.csv"], "test.csv is not a readable checkpoint of plain data"),
     ],
 )
