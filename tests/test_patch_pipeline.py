@@ -68,6 +68,7 @@ def test_run_folder_holds_the_patch_and_its_numbers_and_the_checkpoint_no_victim
     assert {"ap50_clean", "ap50_control", "ap50_patch", "vanish_25", "unseen_25"} <= set(metrics["test"])
     assert metrics["resources"]["parameters"] == 3 * 8 * 8
     assert metrics["data"]["n_test"] == 4
+    assert metrics["run"]["pretrained"] is False  # random weights are no quality
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert list(checkpoint["state_dict"]) == ["detector.pixels"]
     patch = torch.load(run / "patch.pt", weights_only=True)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 
 from tocsin.checkpoints import read_checkpoint
 from tocsin.data.image_files import IMAGE_SUFFIXES
+from tocsin.data.image_loader import PixelReader
 from tocsin.data.image_reader import ImageReader
 from tocsin.devices import first_device
 from tocsin.errors import ConfigError, DataError, TocsinError
@@ -143,18 +143,9 @@ def _score_batch(
     ]
 
 
-class Reader(Protocol):
-    """Makes tensors of one size of image files."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-
-    def __call__(self, path: Path) -> torch.Tensor:
-        """(3, H, W) float32 image of a file, or a DataError."""
-
-
-def read_images(paths: Sequence[Path], reader: Reader) -> tuple[torch.Tensor, list[Path], dict[Path, str]]:
+def read_images(
+    paths: Sequence[Path], reader: PixelReader
+) -> tuple[torch.Tensor, list[Path], dict[Path, str]]:
     """Read what can be read.
 
     Returns:

@@ -280,12 +280,19 @@ def run_section(
             "torch": torch.__version__,
             "lightning": lightning.__version__,
         },
-        "pretrained": cfg.model.get("weights") != "random",
+        "pretrained": is_pretrained(plain(cfg.model)),
         "device": _device_name(trainer),
         "precision": str(trainer.precision),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now().isoformat(timespec="seconds"),
     }
+
+
+def is_pretrained(model: Mapping[str, Any]) -> bool:
+    """Whether what a model takes as trained is so; a victim by its description alone (.yaml) has random weights."""
+    victims = model.get("victim") or []
+    sources = [victims] if isinstance(victims, str) else victims
+    return model.get("weights") != "random" and not any(source.endswith(".yaml") for source in sources)
 
 
 def _git_revision() -> str | None:

@@ -240,6 +240,23 @@ def test_further_victims_are_loaded_by_name(
     assert "transfer" in {name for name, _ in task.figures(results)}
 
 
+def test_victims_of_one_name_in_two_folders_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_attack, "load_victim", lambda source, **_: source)
+    assert set(task_of(eval_victims=["a/best.pt", "b/other.pt"])._further_victims()) == {"best", "other"}
+    assert set(task_of(eval_victims=["a/best.pt", "b/best.pt"])._further_victims()) == {
+        "a/best.pt",
+        "b/best.pt",
+    }
+
+
+def test_victim_that_is_not_there_is_refused_before_training(people: CocoPerson, tmp_path: Path) -> None:
+    trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    task = task_of(eval_victims=["nowhere/victim.pt"])
+    with pytest.raises(ConfigError, match=r"victim nowhere/victim\.pt: there is no such file"):
+        trainer.fit(task, datamodule=people)
+    assert trainer.global_step == 0
+
+
 def test_sheet_that_does_not_fit_the_paper_is_refused_before_training() -> None:
     with pytest.raises(ConfigError, match="40"):
         task_of(sheet_cm=40.0)

@@ -5,7 +5,8 @@ What is measured, and why the controls are part of it, is in `patch_evaluation`.
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from tocsin.batch import DetectionBatch
 from tocsin.data.coco_person import CocoPerson
 from tocsin.data.module import DataModule
 from tocsin.models.base import PatchModel
-from tocsin.models.yolo_victim import load_victim
+from tocsin.models.yolo_victim import YoloVictim, load_victim
 from tocsin.plots.patch_sheet import copies_that_fit
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
 from tocsin.tasks.patch_evaluation import evaluate_patch
@@ -70,9 +72,24 @@ class PatchAttack(Task):
         copies_that_fit(sheet_cm)  # refuses a size that does not, now and not after the training
         self.sheet_cm = sheet_cm
         self.cache_dir = cache_dir
+        self._victims: dict[str, YoloVictim] = {}  # no modules of the task: they have no place in its weights
         self.growth: list[tuple[int, float, Tensor]] = []  # epoch, validation loss, (3, P, P) uint8 patch
 
     # --- training -------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self._further_victims()  # one that is not there is an error now, not after the training
+
+    def _further_victims(self) -> dict[str, YoloVictim]:
+        """Those of `eval_victims` by the names of their files; by all of their paths where files share a name."""
+        stems = [Path(source).stem for source in self.eval_victims]
+        names = stems if len(set(stems)) == len(stems) else self.eval_victims
+        for name, source in zip(names, self.eval_victims, strict=True):
+            if name not in self._victims:
+                self._victims[name] = load_victim(source, cache_dir=self.cache_dir)
+        return self._victims
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
@@ -104,11 +121,8 @@ class PatchAttack(Task):
         """
         assert isinstance(datamodule, CocoPerson)
         self.eval().to(trainer.strategy.root_device)
-        batches = [trainer.strategy.batch_to_device(batch) for batch in datamodule.test_dataloader()]
-        victims = {
-            Path(source).stem: load_victim(source, cache_dir=self.cache_dir).to(self.device).detect
-            for source in self.eval_victims
-        }
+        batches = _OnDevice(datamodule.test_dataloader(), trainer.strategy.batch_to_device)
+        victims = {name: victim.to(self.device).detect for name, victim in self._further_victims().items()}
         begin = time.monotonic()
         evaluation = evaluate_patch(
             self.detector, batches, seed=self.seed, victims=victims, sweeps=self.sweeps
@@ -125,6 +139,17 @@ class PatchAttack(Task):
 
     def figures(self, results: PatchResults) -> Iterable[tuple[str, Figure]]:
         return patch_figures(results)
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """Batches of a loader, moved one at a time: the test images need not fit into the memory of a device."""
+
+    loader: Iterable[DetectionBatch]
+    move: Callable[[DetectionBatch], DetectionBatch]
+
+    def __iter__(self) -> Iterator[DetectionBatch]:
+        return map(self.move, self.loader)
 
 
 def is_kept(epoch: int, now: int) -> bool:

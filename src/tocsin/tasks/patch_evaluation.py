@@ -7,7 +7,7 @@ that hides most is compared with.
 Source: image specification, section 7.7; Thys et al., "Fooling automated surveillance cameras" (2019), for controls.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -85,7 +85,7 @@ class Evaluation:
 
 def evaluate_patch(
     model: PatchModel,
-    batches: Sequence[DetectionBatch],
+    batches: Iterable[DetectionBatch],
     *,
     seed: int,
     victims: Mapping[str, Look],
@@ -95,7 +95,7 @@ def evaluate_patch(
 
     Args:
         model: The trained patch and the victim it is measured on.
-        batches: All test images, on the device of the model.
+        batches: All test images, on the device of the model; they are gone through once for each view.
         seed: Of the controls that are drawn.
         victims: Further ones, which the patch was not trained against, by name.
         sweeps: Whether sizes, rotations and spoilt pictures are tried, too.
@@ -108,9 +108,8 @@ def evaluate_patch(
     }
     found = {name: look(model.detect, view, batches) for name, view in views.items()}
     tried = _sweeps(model, batches, found[CLEAN]) if sweeps else {}
-    truth, target = _truth(batches)
+    truth, target, n_images = _truth(batches)
     examples, places = _examples(views, batches)
-    n_images = sum(len(batch.image) for batch in batches)
     n_looks = len(views) * (1 + len(victims)) + 2 + 2 * sum(map(len, tried.values()))
     return Evaluation(
         n_images=n_images,
@@ -130,7 +129,7 @@ def evaluate_patch(
     )
 
 
-def look(detect: Look, view: View, batches: Sequence[DetectionBatch]) -> ImageBoxes:
+def look(detect: Look, view: View, batches: Iterable[DetectionBatch]) -> ImageBoxes:
     """Detections in all images, as a view shows them; images are numbered through."""
     boxes, owners, scores, first = [], [], [], 0
     for batch in batches:
@@ -142,8 +141,8 @@ def look(detect: Look, view: View, batches: Sequence[DetectionBatch]) -> ImageBo
     return ImageBoxes(*(torch.cat(parts).float().cpu().numpy() for parts in (boxes, owners, scores)))
 
 
-def _truth(batches: Sequence[DetectionBatch]) -> tuple[ImageBoxes, np.ndarray]:
-    """All true boxes, and which of them wear a patch."""
+def _truth(batches: Iterable[DetectionBatch]) -> tuple[ImageBoxes, np.ndarray, int]:
+    """All true boxes, which of them wear a patch, and how many images there are."""
     boxes, owners, crowds, targets, first = [], [], [], [], 0
     for batch in batches:
         boxes.append(batch.boxes)
@@ -152,10 +151,10 @@ def _truth(batches: Sequence[DetectionBatch]) -> tuple[ImageBoxes, np.ndarray]:
         targets.append(batch.target)
         first += len(batch.image)
     box, owner, crowd, target = (torch.cat(part).cpu().numpy() for part in (boxes, owners, crowds, targets))
-    return ImageBoxes(box, owner, crowd=crowd), target
+    return ImageBoxes(box, owner, crowd=crowd), target, first
 
 
-def _pair(model: PatchModel, batches: Sequence[DetectionBatch], change: Callable[[Tensor], Tensor]) -> Pair:
+def _pair(model: PatchModel, batches: Iterable[DetectionBatch], change: Callable[[Tensor], Tensor]) -> Pair:
     """Detections after a change of the whole picture."""
     return Pair(
         clean=look(model.detect, lambda batch: change(batch.image), batches),
@@ -164,7 +163,7 @@ def _pair(model: PatchModel, batches: Sequence[DetectionBatch], change: Callable
 
 
 def _sweeps(
-    model: PatchModel, batches: Sequence[DetectionBatch], clean: ImageBoxes
+    model: PatchModel, batches: Iterable[DetectionBatch], clean: ImageBoxes
 ) -> dict[str, dict[float, Pair]]:
     """The patch under all conditions; those of the patch alone leave the clean images as they are."""
     placed = {
@@ -188,10 +187,10 @@ def _placed(model: PatchModel, name: str, value: float) -> View:
 
 
 def _examples(
-    views: Mapping[str, View], batches: Sequence[DetectionBatch]
+    views: Mapping[str, View], batches: Iterable[DetectionBatch]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The images of the first batch with the largest patches, as every view shows them, and their places."""
-    first = batches[0]
+    first = next(iter(batches))
     width, height = (first.boxes[:, 2:] - first.boxes[:, :2]).unbind(1)
     covered = torch.zeros(len(first.image), device=first.image.device)
     covered.index_add_(0, first.owner, width * height * first.target)
