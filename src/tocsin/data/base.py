@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from tocsin.batch import SeriesBatch
 from tocsin.data.cleaning import Scaler, ScalerMethod, fill_missing
-from tocsin.data.module import DataModule
+from tocsin.data.module import DataModule, as_is
 from tocsin.data.series_data import SeriesData
 from tocsin.data.splits import Splits, spread_parts
 from tocsin.data.windows import WindowDataset, window_starts
@@ -165,7 +165,7 @@ class SeriesDataModule(DataModule):
     def train_dataloader(self) -> DataLoader[SeriesBatch]:
         windows = self._normal_windows(self.ready.train, "train", self.stride, self.passes)
         # Shuffled by (seed, epoch), so that a resumed run sees the same order as an uninterrupted one.
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, rank = self._processes()
         sampler: DistributedSampler[SeriesBatch] = DistributedSampler(
             windows, num_replicas=world, rank=rank, seed=self.seed
         )
@@ -232,18 +232,6 @@ class SeriesDataModule(DataModule):
             labels=series.labels,
         )
 
-    def _loader(
-        self, windows: WindowDataset, batch_size: int, sampler: DistributedSampler[SeriesBatch] | None = None
-    ) -> DataLoader[SeriesBatch]:
-        return DataLoader(
-            windows,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_as_is,
-        )
-
 
 def score_loader(
     values: np.ndarray,
@@ -257,9 +245,4 @@ def score_loader(
     """Batches of windows in order that cover every step of series laid end to end."""
     starts = window_starts(lengths, window, stride, cover=True)
     windows = WindowDataset(values=values, starts=starts, window=window, transform=scaler.transform)
-    return DataLoader(windows, batch_size=batch_size, collate_fn=_as_is)
-
-
-def _as_is(batch: Any) -> Any:
-    """`__getitems__` has already made the batch."""
-    return batch
+    return DataLoader(windows, batch_size=batch_size, collate_fn=as_is)

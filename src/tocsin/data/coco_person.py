@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from tocsin.batch import DetectionBatch
 from tocsin.data.cache import Arguments, cached_folder
@@ -272,7 +272,7 @@ class CocoPerson(DataModule):
     def train_dataloader(self) -> DataLoader[DetectionBatch]:
         """Full batches of shuffled images, each with a target."""
         dataset = self._dataset(self.ready.train)
-        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        world, rank = self._processes()
         per_step = self.batch_size * world
         # What is left of a pass comes first in the next epoch; a set smaller than a batch is one batch.
         steps = self.steps_per_epoch or len(dataset) // per_step
@@ -305,20 +305,3 @@ class CocoPerson(DataModule):
             reader=self.reader,
             stored=self._memory.get(images.paths),
         )
-
-    def _loader(
-        self, dataset: DetectionDataset, batch_size: int, sampler: Sampler[Any] | None = None
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_as_is,
-        )
-
-
-def _as_is(batch: Any) -> Any:
-    """`__getitems__` has already made the batch."""
-    return batch

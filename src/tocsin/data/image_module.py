@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tocsin.data.image_data import ImageSet, ImageSplits
 from tocsin.data.image_loader import ImageCache
@@ -122,24 +121,3 @@ class ImageSetModule(DataModule):
     def pictures(self, images: ImageSet, positions: Sequence[int]) -> np.ndarray:
         """(n, H, W, 3) float32 images at some positions of a set, as a detector sees them."""
         return np.stack([self.reader(images.paths[index]).permute(1, 2, 0).numpy() for index in positions])
-
-    def _processes(self) -> tuple[int, int]:
-        """How many processes train, and which of them this one is."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-    def _loader(
-        self, dataset: Dataset[Any], batch_size: int, sampler: Sampler[Any] | None = None
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_as_is,
-        )
-
-
-def _as_is(batch: Any) -> Any:
-    """`__getitems__` has already made the batch."""
-    return batch

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import pandas as pd
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tocsin.errors import DataError
 
@@ -18,10 +19,12 @@ class DataModule(L.LightningDataModule):
     Attributes:
         kind: The kind of data: `series`, `image`, `classification` or `detection`.
         batch_size: Items in a training batch.
+        num_workers: Loader processes.
     """
 
     kind: ClassVar[str]
     batch_size: int
+    num_workers: int
 
     @abstractmethod
     def setup(self, stage: str | None = None) -> None:
@@ -56,3 +59,25 @@ class DataModule(L.LightningDataModule):
         for name in options:
             if getattr(self, name) < 1:
                 raise DataError(f"data.{name}={getattr(self, name)} is not a positive number")
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes train, and which of them this one is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _loader(
+        self, dataset: Dataset[Any], batch_size: int, sampler: Sampler[Any] | None = None
+    ) -> DataLoader[Any]:
+        """Loader of a dataset whose `__getitems__` makes whole batches."""
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=as_is,
+        )
+
+
+def as_is(batch: Any) -> Any:
+    """What `__getitems__` made is the batch."""
+    return batch
