@@ -18,8 +18,27 @@ LAYERS = [
     ["data"],
     ["plots", "scoring"],
     ["models"],
-    ["config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks"],
-    ["results_table", "finished_runs", "compare", "callbacks"],
+    [
+        "config",
+        "checkpoints",
+        "optimizers",
+        "schedulers",
+        "results",
+        "jobs",
+        "tasks",
+        "hyper_parameters",
+        "overrides",
+    ],
+    [
+        "overrides",
+        "results_table",
+        "finished_runs",
+        "compare",
+        "leaderboard",
+        "board_columns",
+        "board_links",
+        "callbacks",
+    ],
     [
         "devices",
         "members",
@@ -32,7 +51,7 @@ LAYERS = [
         "prediction",
         "onnx_export",
     ],
-    ["help", "cli", "export"],
+    ["help", "cli", "export", "tensorboard"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

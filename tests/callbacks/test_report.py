@@ -6,7 +6,9 @@ from typing import cast
 import lightning.pytorch as L
 import torch
 
-from tocsin.callbacks.report import Report, _hyper_parameters
+from tocsin.callbacks.report import Report
+from tocsin.finished_runs import flat
+from tocsin.hyper_parameters import hyper_parameters
 from tocsin.tasks.base import Task
 
 
@@ -23,7 +25,7 @@ def test_hyper_parameters_are_what_shapes_a_result() -> None:
         "scheduler": None,
         "callbacks": {"checkpoint": {"_target_": "tocsin.callbacks.checkpoint.BestAndLast"}},
     }
-    assert _hyper_parameters(config) == {
+    assert hyper_parameters(dict(flat(config))) == {
         "seed": 3,
         "model": "Pca",
         "model.components": 0.9,

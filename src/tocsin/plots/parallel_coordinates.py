@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tocsin.plots.style import INK, LABEL_SIZE, MUTED, SUBTITLE_SIZE, TICK_SIZE, new_figure
 
-MISSING = "\N{EN DASH}"
+MISSING = "not given"
 BAND = 0.72  # share of the room of a value that its lines are spread over
 MAX_BANDS = 8  # numbers of an axis that have a band each; more stand to scale
 MAX_WORDS = 14  # of an axis that are written; of more, every n-th
