@@ -32,7 +32,7 @@ LAYERS = [
         "prediction",
         "onnx_export",
     ],
-    ["help", "cli", "export"],
+    ["help", "cli", "export", "sweep_job", "job_launcher"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
