@@ -18,27 +18,10 @@ LAYERS = [
     ["data"],
     ["plots", "scoring"],
     ["models"],
-    [
-        "config",
-        "checkpoints",
-        "optimizers",
-        "schedulers",
-        "results",
-        "jobs",
-        "tasks",
-        "hyper_parameters",
-        "overrides",
-    ],
-    [
-        "overrides",
-        "results_table",
-        "finished_runs",
-        "compare",
-        "leaderboard",
-        "board_columns",
-        "board_links",
-        "callbacks",
-    ],
+    ["config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks", "hyper_parameters"],
+    ["results_table", "finished_runs", "compare", "overrides"],
+    ["leaderboard", "board_columns", "board_links"],
+    ["callbacks"],
     [
         "devices",
         "members",
@@ -51,7 +34,7 @@ LAYERS = [
         "prediction",
         "onnx_export",
     ],
-    ["help", "cli", "export", "tensorboard"],
+    ["help", "cli", "export", "sweep_job", "job_launcher", "tensorboard"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
