@@ -41,13 +41,11 @@ def write_columns(path: Path, found: Found) -> None:
 def _options(configs: Sequence[Mapping[str, Any]]) -> list[Any]:
     from tensorboard.plugins.hparams import api_pb2
 
-    values: dict[str, set[Any]] = {}
-    for config in configs:
-        for key, value in hyper_parameters(config).items():
-            values.setdefault(key, set()).add(value)
+    chosen = [hyper_parameters(config) for config in configs]
     infos = []
-    for key, found in values.items():
-        differs = len(found) > 1
+    for key in dict.fromkeys(key for options in chosen for key in options):
+        found = {options[key] for options in chosen if key in options}
+        differs = len(found) > 1 or not all(key in options for options in chosen)
         if all(isinstance(value, bool) for value in found):
             kind, domain = api_pb2.DATA_TYPE_BOOL, sorted(found)
         elif all(isinstance(value, int | float) for value in found):
