@@ -32,6 +32,7 @@ LAYERS = [
         "prediction",
         "onnx_export",
     ],
+    ["search"],
     ["help", "cli", "export"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

@@ -145,6 +145,9 @@ def test_word_that_is_no_option_says_how_options_are_written(argument: str) -> N
         ("seed=1", "seed=1"),
         ("callbacks.report.zooms=2", "callbacks.report.zooms=2"),
         ("models.x=2", "models.x=2"),
+        ("hydra.sweeper.quick={data.n:1}", "++hydra.sweeper.quick={data.n:1}"),
+        ("hydra.sweeper.params.seed='1,2'", "++hydra.sweeper.params.seed='1,2'"),
+        ("hydra.sweeper.promote=2", "hydra.sweeper.promote=2"),
     ],
 )
 def test_options_of_constructors_can_be_set_without_a_plus(given: str, passed: str) -> None:

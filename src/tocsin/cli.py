@@ -120,9 +120,10 @@ def settable(argument: str) -> str:
     """Let `model.dropout=0` set an option that the file does not list: a constructor has more of them.
 
     Hydra itself refuses keys that no file names. The check of the composed configuration, which knows the
-    constructors, refuses wrong ones in its place.
+    constructors, refuses wrong ones in its place. The same for the stages of a search, which may set any key.
     """
-    return f"++{argument}" if re.match(rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=", argument) else argument
+    free = rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=|hydra\.sweeper\.({'|'.join(FREE_MAPPINGS)})[.=]"
+    return f"++{argument}" if re.match(free, argument) else argument
 
 
 class _Stopped(BaseException):
@@ -175,6 +176,8 @@ def _export(cfg: Any) -> None:
 
 # Groups that are one object each: their keys are arguments of its constructor.
 OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
+
+FREE_MAPPINGS = ("params", "quick", "full")  # of hydra.sweeper
 
 TASKS: dict[str, Callable[[Any], Any]] = {
     "train": _train,
