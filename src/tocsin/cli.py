@@ -83,19 +83,40 @@ def _launch(command: str, arguments: list[str]) -> None:
 
     from tocsin import config
 
+    register()
+    if command != "train":
+        ConfigStore.instance().store("run", _config_of_run(command, arguments), package="_global_")
+    _refuse_null(arguments, config.conf_dir())
+    _refuse_dashes(arguments)
+    sys.argv[1:] = [settable(argument) for argument in arguments]
+    main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
+    main(_quietly(TASKS[command]))()
+
+
+def register() -> None:
+    """Tell Hydra what our configuration files refer to: schemas, resolvers, and launchers and sweepers of ours."""
+    from hydra.core.config_store import ConfigStore
+
+    from tocsin import config
+
     store = ConfigStore.instance()
     store.store("train_schema", config.TrainSchema)
     store.store("evaluate_schema", config.EvaluateSchema)
     store.store("predict_schema", config.PredictSchema)
     store.store("export_schema", config.ExportSchema)
     _register_resolvers()
-    if command != "train":
-        store.store("run", _config_of_run(command, arguments), package="_global_")
-    _refuse_null(arguments, config.conf_dir())
-    _refuse_dashes(arguments)
-    sys.argv[1:] = [settable(argument) for argument in arguments]
-    main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
-    main(_quietly(TASKS[command]))()
+    _prefer_files(config.conf_dir())
+
+
+def _prefer_files(conf: Path) -> None:
+    """Let launchers and sweepers of ours take the place of those of Hydra with the same name."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # looks for plugins, which register their options
+    options = ConfigStore.instance().repo["hydra"]
+    for path in (conf / "hydra").glob("*/*.yaml"):
+        options.get(path.parent.name, {}).pop(path.name, None)
 
 
 def _refuse_dashes(arguments: list[str]) -> None:
@@ -196,6 +217,7 @@ def _register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("run_of", run_of, replace=True)
     OmegaConf.register_new_resolver("files", files, replace=True)
+    OmegaConf.register_new_resolver("direction", direction, replace=True)
 
 
 def run_dir(ckpt_path: str | None, parent: str) -> str:
@@ -232,6 +254,18 @@ def files(pattern: str) -> str:
     if not found:
         raise ConfigError(f"no file matches {pattern}; TOCSIN_DATA must name the folder of the data sets")
     return ",".join(map(str, found))
+
+
+def direction(mode: str) -> str:
+    """What Optuna calls a mode.
+
+    Raises:
+        ConfigError: It is neither min nor max.
+    """
+    directions = {"min": "minimize", "max": "maximize"}
+    if mode not in directions:
+        raise ConfigError(f"mode={mode} is neither min nor max")
+    return directions[mode]
 
 
 def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
