@@ -33,7 +33,7 @@ LAYERS = [
         "onnx_export",
     ],
     ["search"],
-    ["help", "cli", "export"],
+    ["help", "cli", "export", "sweep_job", "job_launcher"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

@@ -32,9 +32,7 @@ def _registered() -> Iterator[None]:
     """What the commands register before they compose."""
     store = ConfigStore.instance()
     before = dict(store.repo)
-    for name in MAINS:
-        store.store(f"{name}_schema", getattr(config, f"{name.title()}Schema"))
-    cli._register_resolvers()
+    cli.register()
     yield
     store.repo = before
 

@@ -7,7 +7,8 @@ once. An error that is the user's to mend is one line; any other keeps its stack
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +62,9 @@ def _run(command: str) -> None:
     except (TocsinError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
         _fail(error)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; ckpt_path=last resumes the run\n")
+        sweep = {"-m", "--multirun"} & set(arguments)
+        hint = "the same command with its hydra.sweep.dir" if sweep else "ckpt_path=last"
+        sys.stderr.write(f"interrupted; {hint} goes on\n")
         sys.exit(130)
 
 
@@ -90,7 +93,7 @@ def _launch(command: str, arguments: list[str]) -> None:
     _refuse_dashes(arguments)
     sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
-    main(_quietly(TASKS[command]))()
+    main(TASKS[command])()
 
 
 def register() -> None:
@@ -155,44 +158,46 @@ class _Stopped(BaseException):
         self.error = error
 
 
-def _quietly(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A task whose errors Hydra does not announce, except in a sweep, where its line names the job."""
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Keep Hydra from announcing an error of the user's; in a sweep its launcher records it."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    def run(cfg: Any) -> Any:
-        try:
-            return task(cfg)
-        except TocsinError as error:
-            if HydraConfig.get().mode == RunMode.RUN:
-                raise _Stopped(error) from error
-            raise
-
-    return run
+    try:
+        yield
+    except TocsinError as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise _Stopped(error) from error
+        raise
 
 
 def _train(cfg: Any) -> float:
     from tocsin.pipeline import train
 
-    return train(cfg)
+    with _one_line():
+        return train(cfg)
 
 
 def _evaluate(cfg: Any) -> None:
     from tocsin.pipeline import evaluate
 
-    evaluate(cfg)
+    with _one_line():
+        evaluate(cfg)
 
 
 def _predict(cfg: Any) -> None:
     from tocsin.prediction import predict
 
-    predict(cfg)
+    with _one_line():
+        predict(cfg)
 
 
 def _export(cfg: Any) -> None:
     from tocsin.onnx_export import export
 
-    export(cfg)
+    with _one_line():
+        export(cfg)
 
 
 # Groups that are one object each: their keys are arguments of its constructor.
@@ -285,14 +290,16 @@ def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
 
 def explain(error: Exception) -> str:
     """One line for an error that is the user's to mend, with the nearest valid name for a typo."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     from tocsin import config
     from tocsin.config import conf_dir, nearest
 
     if isinstance(error, TocsinError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}; lower data.batch_size or the size of the data"
     cause = error.__cause__ or error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         known = [str(key) for key in cause.parent_node]
@@ -319,4 +326,6 @@ def explain(error: Exception) -> str:
         return f"there is no group {found.group(1)}; {nearest(found.group(1), groups)}"
     if cause is not error:  # Hydra's "Error merging override seed=abc" without the reason helps no one
         text = f"{text}: {str(cause).splitlines()[0]}"
+    if not isinstance(error, HydraException | OmegaConfBaseException):  # a mistake of ours: say its kind
+        text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())

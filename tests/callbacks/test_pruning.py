@@ -105,7 +105,7 @@ def trainer(folder: Path, value: float, rank: int = 0) -> Any:
 @pytest.fixture
 def task(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Stands for a task: all that the callback asks of it."""
-    kind = type("Stub", (), {"stage": "train", "stage_epoch": 0})
+    kind = type("Stub", (), {"stage": "train", "stage_epoch": 0, "in_last_stage": True})
     monkeypatch.setattr("tocsin.callbacks.pruning.Task", kind)
     return kind()
 
@@ -134,14 +134,24 @@ def test_stages_are_compared_like_with_like(tmp_path: Path, task: Any) -> None:
     for number in range(5):
         finish(tmp_path / str(number), {"teacher": {0: 5.0}, "student": {0: 0.01}})
     callback = Pruning(n_startup_jobs=5)
-    task.stage = "teacher"
+    task.stage, task.in_last_stage = "teacher", False
     callback.on_train_epoch_end(trainer(tmp_path / "9", 4.9), task)
-    task.stage = "student"
+    task.stage, task.in_last_stage = "student", True
     with pytest.raises(Pruned) as caught:
         callback.on_train_epoch_end(trainer(tmp_path / "9", 0.02), task)
     assert caught.value.value == 0.02
     task.stage = "third"
     callback.on_train_epoch_end(trainer(tmp_path / "9", 100.0), task)  # nobody has come so far
+
+
+def test_value_of_an_earlier_stage_is_no_result(tmp_path: Path, task: Any) -> None:
+    """Told to a sweeper, a small loss of a first stage would pass for the best result of all."""
+    for number in range(5):
+        finish(tmp_path / str(number), {"teacher": {0: 0.1}, "student": {0: 7.0}})
+    task.stage, task.in_last_stage = "teacher", False
+    with pytest.raises(Pruned, match=r"val_loss 0.2 is worse") as caught:
+        Pruning().on_train_epoch_end(trainer(tmp_path / "9", 0.2), task)
+    assert math.isnan(caught.value.value)
 
 
 def test_only_finished_jobs_beside_it_are_asked(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ class Pruning(L.Callback):
             raise Pruned(
                 f"pruned in epoch {epoch + 1} of stage {stage}: {self.monitor} {best:.6g} is worse than the median "
                 "of the finished jobs",
-                value=best,
+                value=best
+                if pl_module.in_last_stage
+                else math.nan,  # only that one is what a finished job returns
             )
 
     def state_dict(self) -> dict[str, Any]:
