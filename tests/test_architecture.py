@@ -31,9 +31,10 @@ LAYERS = [
         "patch_prediction",
         "prediction",
         "onnx_export",
+        "run_pictures",
     ],
     ["search"],
-    ["help", "cli", "export", "sweep_job", "job_launcher"],
+    ["help", "cli", "export", "visualize", "sweep_job", "job_launcher"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

@@ -64,7 +64,10 @@ class TwoStageSweeper(Sweeper):
         sweep_dir = Path(self._config.hydra.sweep.dir).absolute()
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self._config, sweep_dir / "multirun.yaml")
-        search(self._plan(arguments), sweep_dir, self._launch)
+        study = search(self._plan(arguments), sweep_dir, self._launch)
+        from tocsin.search.pictures import draw_study  # matplotlib and all of it: when the jobs are done
+
+        draw_study(study)
 
     def _plan(self, arguments: Sequence[str]) -> Any:
         from tocsin.cli import settable

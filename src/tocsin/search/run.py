@@ -72,7 +72,7 @@ def search(plan: Plan, sweep_dir: Path, launch: Launch) -> Study:
     log.info("quick stage: %d jobs", len(settings))
     _run_stage(plan, "quick", [plan.overrides("quick", setting) for setting in settings], sweep_dir, launch)
     study = read_study(sweep_dir)
-    _write_tables(study)
+    write_tables(study)
     refuse_unknown_metric(study.quick, plan.metric)
     _require_one(study.quick, "quick", sweep_dir)
     promoted = [trial for trial in study.quick if trial.reasons]
@@ -81,7 +81,7 @@ def search(plan: Plan, sweep_dir: Path, launch: Launch) -> Study:
     chosen = [by_bare[_bare(trial.setting)] for trial in promoted]
     _run_stage(plan, "full", [plan.overrides("full", setting) for setting in chosen], sweep_dir, launch)
     study = read_study(sweep_dir)
-    _write_tables(study)
+    write_tables(study)
     _require_one(study.full, "full", sweep_dir)
     _keep_best(study)
     return study
@@ -124,7 +124,8 @@ def _bare(setting: dict[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((key.lstrip("+"), value) for key, value in setting.items())
 
 
-def _write_tables(study: Study) -> None:
+def write_tables(study: Study) -> None:
+    """Write `quick_results.csv` and, if anything was run in full, `full_results.csv`."""
     write_table(study.folder / "quick_results.csv", study.plan, study.quick)
     if study.full:
         write_table(study.folder / "full_results.csv", study.plan, study.full, study.quick)
