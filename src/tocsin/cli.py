@@ -301,10 +301,16 @@ def explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory: {error}; lower data.batch_size or the size of the data"
     cause = error.__cause__ or error
+    if isinstance(cause, TocsinError):  # of an object that Hydra built
+        return str(cause)
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         known = [str(key) for key in cause.parent_node]
         return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
     text = str(error)
+    if text.startswith(
+        "Error locating target 'optuna."
+    ):  # the sampler, which Hydra builds before its sweeper
+        return "hydra/sweeper=optuna needs Optuna: pip install 'tocsin[sweep]'"
     if found := re.match(r"ConfigError raised while resolving interpolation: (.+)", text):  # one of ours
         return found.group(1)
     if found := re.search(r"Key '(\w+)' not in '(\w+Schema)'", text):  # in an experiment file

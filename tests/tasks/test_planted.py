@@ -1,11 +1,21 @@
 """Anomalies planted in a validation split."""
 
-import numpy as np
-import pytest
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+
+from tocsin import cli
+from tocsin.config import conf_dir
 from tocsin.data.cleaning import Scaler
 from tocsin.data.series_data import SeriesData
 from tocsin.errors import ConfigError
+from tocsin.pipeline import train
 from tocsin.tasks.planted import plant
 
 
@@ -52,3 +62,57 @@ def test_series_too_short_for_any_anomaly() -> None:
     series = normal(60, 60)
     with pytest.raises(ConfigError, match="at most 60 steps are too short for planted anomalies"):
         plant(series, Scaler.fit(series.values))
+
+
+# --- in a run -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    store = ConfigStore.instance()
+    before = dict(store.repo)
+    cli.register()
+    yield
+    store.repo = before
+
+
+def sections(folder: Path, planted: bool) -> dict[str, dict[str, float]]:
+    settings = [
+        *(
+            "model=pca",
+            "data=series",
+            f"data.path={folder}/a.csv",
+            "++data.label_column=label",
+            "trainer=cpu",
+        ),
+        *(
+            "++data.window=20",
+            "logger=none",
+            "~callbacks.report",
+            "cache_dir=null",
+            f"task.planted={planted}",
+        ),
+        f"trainer.default_root_dir={folder}/{planted}",
+    ]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        train(compose("train", settings))
+    found = json.loads((folder / str(planted) / "metrics.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_run_measures_them_beside_what_it_would_measure_without(registered: None, tmp_path: Path) -> None:
+    """Planted anomalies are found or not; neither thresholds nor test metrics know of them."""
+    rng = np.random.default_rng(0)
+    load = np.sin(np.arange(4000) / 8) + 0.05 * rng.standard_normal(4000)
+    frame = pd.DataFrame({"a": load, "b": 2 * load + 0.05 * rng.standard_normal(4000), "label": 0})
+    frame.loc[3500:3520, "b"] = 5.0
+    frame.loc[3500:3520, "label"] = 1
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    without, with_planted = sections(tmp_path, False), sections(tmp_path, True)
+    assert "planted" not in without
+    assert 0.2 < with_planted["planted"]["vus_pr"] < 1.0
+    assert with_planted["planted"]["auc_roc"] > 0.6  # they are real: better than chance
+    assert with_planted["val"] == {}
+    assert with_planted["threshold"] == without["threshold"]
+    assert with_planted["test"] == without["test"]

@@ -16,6 +16,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+logging.getLogger("alembic").setLevel(
+    logging.WARNING
+)  # what Optuna's storage says of itself when it is imported
+
 
 class OptunaSearch(Sweeper):
     """Passes everything on to the sweeper of hydra-optuna-sweeper.
@@ -52,7 +56,6 @@ class OptunaSearch(Sweeper):
     ) -> None:
         from tocsin.errors import ConfigError
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # what Optuna's storage says of itself
         try:
             from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 
