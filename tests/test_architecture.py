@@ -33,8 +33,10 @@ LAYERS = [
         "patch_prediction",
         "prediction",
         "onnx_export",
+        "run_pictures",
     ],
-    ["help", "cli", "export", "sweep_job", "job_launcher", "tensorboard"],
+    ["search"],
+    ["help", "cli", "export", "visualize", "sweep_job", "job_launcher", "tensorboard"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

@@ -143,9 +143,10 @@ def settable(argument: str) -> str:
     """Let `model.dropout=0` set an option that the file does not list: a constructor has more of them.
 
     Hydra itself refuses keys that no file names. The check of the composed configuration, which knows the
-    constructors, refuses wrong ones in its place.
+    constructors, refuses wrong ones in its place. The same for the stages of a search, which may set any key.
     """
-    return f"++{argument}" if re.match(rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=", argument) else argument
+    free = rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=|hydra\.sweeper\.({'|'.join(FREE_MAPPINGS)})[.=]"
+    return f"++{argument}" if re.match(free, argument) else argument
 
 
 class _Stopped(BaseException):
@@ -201,6 +202,8 @@ def _export(cfg: Any) -> None:
 # Groups that are one object each: their keys are arguments of its constructor.
 OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
 
+FREE_MAPPINGS = ("params", "quick", "full")  # of hydra.sweeper
+
 TASKS: dict[str, Callable[[Any], Any]] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -218,6 +221,7 @@ def _register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("run_of", run_of, replace=True)
     OmegaConf.register_new_resolver("files", files, replace=True)
+    OmegaConf.register_new_resolver("direction", direction, replace=True)
 
 
 def run_dir(ckpt_path: str | None, parent: str) -> str:
@@ -256,6 +260,18 @@ def files(pattern: str) -> str:
     return ",".join(map(str, found))
 
 
+def direction(mode: str) -> str:
+    """What Optuna calls a mode.
+
+    Raises:
+        ConfigError: It is neither min nor max.
+    """
+    directions = {"min": "minimize", "max": "maximize"}
+    if mode not in directions:
+        raise ConfigError(f"mode={mode} is neither min nor max")
+    return directions[mode]
+
+
 def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
     """Configuration inside the checkpoint, less the groups that the command line chooses anew."""
     given = [argument.partition("=")[2] for argument in arguments if re.match(r"\+{0,2}ckpt_path=", argument)]
@@ -284,10 +300,16 @@ def explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory: {error}; lower data.batch_size or the size of the data"
     cause = error.__cause__ or error
+    if isinstance(cause, TocsinError):  # of an object that Hydra built
+        return str(cause)
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         known = [str(key) for key in cause.parent_node]
         return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
     text = str(error)
+    if text.startswith(
+        "Error locating target 'optuna."
+    ):  # the sampler, which Hydra builds before its sweeper
+        return "hydra/sweeper=optuna needs Optuna: pip install 'tocsin[sweep]'"
     if found := re.match(r"ConfigError raised while resolving interpolation: (.+)", text):  # one of ours
         return found.group(1)
     if found := re.search(r"Key '(\w+)' not in '(\w+Schema)'", text):  # in an experiment file

@@ -6,6 +6,7 @@ the launcher, who sees it die, calls `record_death`.
 """
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
 from tocsin.cli import explain
-from tocsin.errors import TocsinError
+from tocsin.errors import Pruned, TocsinError
 from tocsin.jobs import Job, State, read_job, write_job
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,9 @@ def _ended(job: Job, returned: JobReturn) -> Job:
     outcome = returned._return_value  # its public property raises what a job raised
     if returned.status == JobStatus.COMPLETED:
         return job.end(State.FINISHED, value=None if outcome is None else float(outcome))
+    if isinstance(outcome, Pruned):
+        log.info("job %d %s", job.number, outcome)
+        return job.end(State.PRUNED, value=None if math.isnan(outcome.value) else outcome.value)
     known = isinstance(
         outcome, TocsinError | MemoryError
     )  # of others the log of the job keeps the stack trace
