@@ -110,9 +110,11 @@ def test_scores_without_a_model_follow_the_seed_of_their_runs(tmp_path: Path) ->
 
 def test_random_weights_never_compete_but_classifiers_do(tmp_path: Path) -> None:
     images, classes = tmp_path / "images", tmp_path / "classes"
-    write_run(images / "0", {}, metric="image_auroc", value=0.99, pretrained=False, model="dinomaly")
-    write_run(images / "1", {}, metric="image_auroc", value=0.7, model="draem")
+    data = {"metric": "image_auroc", "source": "hdmap/domain_A"}
+    write_run(images / "0", {}, value=0.99, pretrained=False, model="dinomaly", **data)
+    write_run(images / "1", {}, value=0.7, model="draem", **data)
     found = table(images)
+    assert found.title == "hdmap/domain_A"
     assert [row.name for row in found.rows if not row.baseline] == ["draem"]
     assert [(row.name, row.rank) for row in found.unranked] == [("dinomaly: from scratch", None)]
     assert "pretrained: false" in found.unranked[0].reason
