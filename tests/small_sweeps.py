@@ -44,7 +44,7 @@ def write_run(
             "finished": finished,
         },
         "data": data | ({"source": source} if source else {}),
-        "test": {} if metric == "" else {metric: value, "point_f1": 0.25},
+        "test": {} if metric == "" else {"point_f1": 0.25, metric: value},
         "baselines": {"random": {metric: 0.1}, "abs_z": {metric: 0.2}} if baselines is None else baselines,
         "timing": {"fit_s": 12.0},
         **sections,
