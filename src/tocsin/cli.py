@@ -62,9 +62,8 @@ def _run(command: str) -> None:
     except (TocsinError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
         _fail(error)
     except KeyboardInterrupt:
-        sweep = {"-m", "--multirun"} & set(arguments)
-        hint = "the same command with its hydra.sweep.dir" if sweep else "ckpt_path=last"
-        sys.stderr.write(f"interrupted; {hint} goes on\n")
+        sweep = {"-m", "--multirun"} & set(arguments)  # a sweep has said how it goes on
+        sys.stderr.write("interrupted\n" if sweep else "interrupted; ckpt_path=last resumes the run\n")
         sys.exit(130)
 
 

@@ -67,9 +67,13 @@ class JobLauncher(Launcher):
             unique = len({job_key(overrides) for overrides in job_overrides})
             done = unique - len(todo)
             log.info("%d jobs in %s%s", unique, sweep_dir, f", {done} of them done before" if done else "")
-            for count, job in enumerate(self.run(self._calls(todo)), start=1):
-                jobs[job.key] = job
-                log.info("%d/%d #%d %s: %s", count, len(todo), job.number, _outcome(job), _shown(job))
+            try:
+                for count, job in enumerate(self.run(self._calls(todo)), start=1):
+                    jobs[job.key] = job
+                    log.info("%d/%d #%d %s: %s", count, len(todo), job.number, _outcome(job), _shown(job))
+            except KeyboardInterrupt:
+                log.warning("interrupted: the same command with hydra.sweep.dir=%s goes on", sweep_dir)
+                raise
         return [_returned(jobs[job_key(overrides)]) for overrides in job_overrides]
 
     @abstractmethod

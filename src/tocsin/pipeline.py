@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,10 @@ def train(cfg: DictConfig) -> float:
     checkpoint = read_checkpoint(best)
     task.load_state_dict(checkpoint["state_dict"])
     monitored = float(checkpoint["monitored"])
+    begin = time.monotonic()
     task.finalize(datamodule)
     results = task.assess(trainer, datamodule)
+    timing = replace(timing, assess_s=time.monotonic() - begin)
     # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
     write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
     run = run_section(cfg, trainer, embed.choices, started)
