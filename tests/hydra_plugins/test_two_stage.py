@@ -11,11 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from hydra_plugins.tocsin_sweepers.two_stage import TwoStageSweeper
-from tocsin import cli, config
+from tocsin import cli
 from tocsin.config import check, conf_dir
 from tocsin.errors import ConfigError
 from tocsin.pipeline import build_detector
@@ -52,8 +52,7 @@ class Launcher:
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Launcher]]:
     store = ConfigStore.instance()
     before = dict(store.repo)
-    store.store("train_schema", config.TrainSchema)
-    cli._register_resolvers()
+    cli.register()
     launchers: list[Launcher] = []
 
     def instantiate(hydra_context: HydraContext, task_function: object, config: DictConfig) -> Launcher:
@@ -153,6 +152,15 @@ def test_command_line_narrows_the_grid_of_a_search(made: list[Launcher]) -> None
     assert len(plan.settings()) == 432 // 3
     assert plan.swept["++model.encoder_layers"] == ["2", "4"]
     assert {"search=mae_ablation", "++model.d_model=32"} <= set(plan.fixed)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
+def test_search_is_a_sweep_without_a_word_more(made: list[Launcher], name: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", [f"search={name}"], return_hydra_config=True)
+    assert cfg.hydra.mode == RunMode.MULTIRUN
+    assert cfg.hydra.sweeper.params
+    assert cfg.hydra.runtime.choices["hydra/sweeper"] != "basic"
 
 
 def test_ablation_has_432_combinations_that_compose_bind_and_build(made: list[Launcher]) -> None:
