@@ -33,6 +33,7 @@ from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
 from tocsin.config import check, locate
 from tocsin.data.module import DataModule
 from tocsin.devices import resolve_devices, resolve_precision
+from tocsin.distributed import resolve_strategy
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.members import embed_members, load_members
 from tocsin.models.base import Detector, FitOnceDetector
@@ -51,6 +52,7 @@ for message in (
     ".*smaller than the logging interval.*",  # values are logged per epoch
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on a newer torch
     ".*dataloader.*shuffl.*",
+    ".*sync_dist=True.*",  # what is logged is that of the whole batch already
     ".*in eval mode at the start of training.*",  # frozen networks
 ):
     warnings.filterwarnings("ignore", message=message)
@@ -90,10 +92,12 @@ def train(cfg: DictConfig) -> float:
     monitored = float(checkpoint["monitored"])
     task.finalize(datamodule)
     results = task.assess(trainer, datamodule)
-    # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
-    write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
-    run = run_section(cfg, trainer, embed.choices, started)
-    save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
+    if trainer.is_global_zero:
+        # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
+        write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
+        run = run_section(cfg, trainer, embed.choices, started)
+        save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
+    trainer.strategy.barrier("results")
     log.info("run folder: %s", run_dir)
     log.info("%s: %.6g", cfg.monitor, monitored)
     return monitored
@@ -110,8 +114,10 @@ def evaluate(cfg: DictConfig) -> None:
     trainer = build_trainer(cfg)
     results = task.assess(trainer, datamodule)
     run_dir = Path(trainer.default_root_dir)
-    run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
-    save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
+    if trainer.is_global_zero:
+        run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
+        save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
+    trainer.strategy.barrier("results")
     log.info("results: %s", run_dir)
 
 
@@ -181,9 +187,15 @@ def build_trainer(cfg: DictConfig, *extra: L.Callback) -> L.Trainer:
     on_terminal = sys.stdout.isatty()
     if not on_terminal:
         callbacks.append(EpochLine())
+    devices = resolve_devices(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator)
+    kind = locate(cfg.model._target_).kind  # type: ignore[attr-defined]
     trainer: L.Trainer = build(
         cfg.trainer,
-        devices=resolve_devices(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator),
+        devices=devices,
+        strategy=resolve_strategy(
+            cfg.trainer.get("strategy", "auto"), devices, n_nodes=cfg.trainer.get("num_nodes", 1), kind=kind
+        ),
+        use_distributed_sampler=False,  # batches are shared out as they are
         precision=resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         callbacks=[*callbacks, *extra],
         logger=loggers or False,

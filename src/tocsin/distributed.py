@@ -1,0 +1,171 @@
+"""Several processes that share each batch (DDP) and end with the numbers of one.
+
+What Lightning's strategy leaves to others is done here: batches are shared out as `data.sharing` describes, the other
+processes are started with the configuration of this one (also that of a job of a sweep), they stop when one of them
+dies, and the wrapper that averages gradients is made anew with the parameters of each stage.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch.utils.data import DataLoader
+
+from tocsin import processes
+from tocsin.data.sharing import shared_out
+from tocsin.errors import ConfigError
+
+POLL_S = 0.5  # between looks at whether the other processes are alive
+NAMES = ("auto", "ddp")
+
+
+def resolve_strategy(
+    name: str, devices: int | str | Sequence[int], *, n_nodes: int, kind: str
+) -> "SharedBatchesStrategy | Literal['auto']":
+    """Turn `trainer.strategy` into what the Trainer takes.
+
+    Args:
+        name: `auto` or `ddp`; with more than one device both mean the same.
+        devices: As `devices.resolve_devices` gives them.
+        n_nodes: Machines.
+        kind: Kind of the data.
+
+    Raises:
+        ConfigError: Another name, a model that cannot share batches, or not as many devices as there are processes.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"trainer.strategy={name} is not one of {', '.join(NAMES)}")
+    if devices == "auto":
+        n_devices = torch.cuda.device_count()
+    else:
+        n_devices = devices if isinstance(devices, int) else len(devices)
+    wanted, started = n_devices * n_nodes, processes.n_started()
+    if started is not None and started != wanted:
+        raise ConfigError(
+            f"{started} processes were started, but trainer.devices={devices} and trainer.num_nodes={n_nodes} ask "
+            f"for {wanted}: set them to what torchrun or srun starts on a machine, and to the number of machines"
+        )
+    if wanted < 2:
+        return "auto"
+    if kind == "detection":
+        raise ConfigError("a patch is trained in one process: set trainer.devices=1")
+    return SharedBatchesStrategy()
+
+
+class SharedBatchesStrategy(DDPStrategy):
+    """DDP in which every batch of a loader is shared out among the processes."""
+
+    def __init__(self) -> None:
+        # A step may leave parameters alone: a backbone that is frozen at first.
+        super().__init__(
+            find_unused_parameters=True,
+            # In a Slurm job of one task the others are not started by srun.
+            cluster_environment=LightningEnvironment() if os.environ.get("SLURM_NTASKS") == "1" else None,
+        )
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = ProcessLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def process_dataloader(self, dataloader: object) -> object:
+        assert isinstance(dataloader, DataLoader)
+        return shared_out(dataloader, world=self.world_size, rank=self.global_rank)
+
+    def configure_ddp(self) -> None:
+        """Nothing yet: `setup_optimizers` follows, and is called for further stages too."""
+
+    def setup_optimizers(self, trainer: L.Trainer) -> None:
+        super().setup_optimizers(trainer)
+        module = self.lightning_module
+        assert module is not None
+        self.model = module
+        gc.collect()  # the wrapper of the stage before would go on listening to gradients
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            super().configure_ddp()
+
+
+class ProcessLauncher(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine once, unless torchrun or srun has done so, and watches them."""
+
+    def launch(
+        self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any
+    ) -> Any:
+        if processes.LEADER in os.environ:
+            _Watch([], leader=int(os.environ.pop(processes.LEADER))).start()
+        elif not self.cluster_environment.creates_processes_externally and not self.procs:
+            self.procs = [self._started(rank) for rank in range(1, self.num_processes)]
+            _Watch(self.procs, leader=None).start()
+        return function(*args, **kwargs)
+
+    def _started(self, local_rank: int) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            "MASTER_ADDR": self.cluster_environment.main_address,
+            "MASTER_PORT": str(self.cluster_environment.main_port),
+            "NODE_RANK": str(self.cluster_environment.node_rank()),
+            "LOCAL_RANK": str(local_rank),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+            processes.LEADER: str(os.getpid()),
+        }
+        return subprocess.Popen(command_again(), env=environment)
+
+
+def command_again() -> list[str]:
+    """The command that runs the configuration of this process once more, in the same folder."""
+    hydra = HydraConfig.get()
+    own = [] if hydra.mode == RunMode.MULTIRUN else list(hydra.overrides.hydra)
+    own = [text for text in own if not text.lstrip("+").startswith(("hydra.run.dir=", "hydra.mode="))]
+    folder = hydra.runtime.output_dir.replace("'", "\\'")
+    name = hydra.job.config_name
+    return [
+        *(sys.executable, "-c", f"from tocsin.cli import {name}; {name}()"),
+        *hydra.overrides.task,
+        *own,
+        f"hydra.run.dir='{folder}'",
+    ]
+
+
+class _Watch(threading.Thread):
+    """Ends this process when one that it cannot go on without has died: a dead process answers no other one.
+
+    Args:
+        followers: Processes that this one started.
+        leader: Process that started this one.
+    """
+
+    def __init__(self, followers: Sequence[subprocess.Popen[bytes]], *, leader: int | None) -> None:
+        super().__init__(name="watch over processes", daemon=True)
+        self.followers = followers
+        self.leader = leader
+
+    def run(self) -> None:
+        while self.leader is None or os.getppid() == self.leader:
+            codes = [process.poll() for process in self.followers]
+            if failed := [code for code in codes if code]:
+                self._end(failed[0])
+            if codes and all(code == 0 for code in codes):
+                return
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    def _end(self, code: int) -> None:
+        for process in self.followers:
+            process.kill()
+        sys.stderr.write(
+            f"error: one of the processes of this run ended with exit code {code}; what it wrote tells why, and "
+            "ckpt_path=last resumes the run\n"
+        )
+        sys.stderr.flush()
+        os._exit(1)
