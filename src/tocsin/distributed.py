@@ -5,17 +5,18 @@ processes are started with the configuration of this one (also that of a job of 
 dies, and the wrapper that averages gradients is made anew with the parameters of each stage.
 """
 
+import contextlib
 import gc
 import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
+import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -47,8 +48,10 @@ def resolve_strategy(
     """
     if name not in NAMES:
         raise ConfigError(f"trainer.strategy={name} is not one of {', '.join(NAMES)}")
-    if devices == "auto":
+    if devices in ("auto", -1):
         n_devices = torch.cuda.device_count()
+    elif isinstance(devices, str):
+        n_devices = len(devices.split(","))
     else:
         n_devices = devices if isinstance(devices, int) else len(devices)
     wanted, started = n_devices * n_nodes, processes.n_started()
@@ -62,6 +65,16 @@ def resolve_strategy(
     if kind == "detection":
         raise ConfigError("a patch is trained in one process: set trainer.devices=1")
     return SharedBatchesStrategy()
+
+
+@contextlib.contextmanager
+def in_step(trainer: L.Trainer) -> Iterator[None]:
+    """What the processes of a run do together; afterwards they part, so that the next job of a sweep finds none."""
+    yield
+    strategy = trainer.strategy
+    if isinstance(strategy, SharedBatchesStrategy):
+        strategy.barrier()  # the leader has files to write
+        strategy.part()
 
 
 class SharedBatchesStrategy(DDPStrategy):
@@ -78,6 +91,15 @@ class SharedBatchesStrategy(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = ProcessLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def part(self) -> None:
+        """Let go of the other processes."""
+        dist.destroy_process_group()
+        assert isinstance(self.launcher, ProcessLauncher)
+        if self.launcher.procs:
+            self.launcher.end()
+            for name in ("MASTER_ADDR", "MASTER_PORT"):  # where these processes met, and others will not
+                os.environ.pop(name, None)
 
     def process_dataloader(self, dataloader: object) -> object:
         assert isinstance(dataloader, DataLoader)
@@ -99,15 +121,28 @@ class SharedBatchesStrategy(DDPStrategy):
 class ProcessLauncher(_SubprocessScriptLauncher):
     """Starts the other processes of this machine once, unless torchrun or srun has done so, and watches them."""
 
+    _watch: "_Watch | None" = None
+
     def launch(
         self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any
     ) -> Any:
         if processes.LEADER in os.environ:
-            _Watch([], leader=int(os.environ.pop(processes.LEADER))).start()
+            self._watch_over([], leader=int(os.environ.pop(processes.LEADER)))
         elif not self.cluster_environment.creates_processes_externally and not self.procs:
             self.procs = [self._started(rank) for rank in range(1, self.num_processes)]
-            _Watch(self.procs, leader=None).start()
+            self._watch_over(self.procs, leader=None)
         return function(*args, **kwargs)
+
+    def end(self) -> None:
+        """Wait for the processes that were started here; they end by themselves."""
+        if self._watch is not None:
+            self._watch.over.set()
+        for process in self.procs:
+            process.wait()
+
+    def _watch_over(self, followers: Sequence[subprocess.Popen[bytes]], *, leader: int | None) -> None:
+        self._watch = _Watch(followers, leader=leader)
+        self._watch.start()
 
     def _started(self, local_rank: int) -> subprocess.Popen[bytes]:
         environment = {
@@ -149,16 +184,14 @@ class _Watch(threading.Thread):
         super().__init__(name="watch over processes", daemon=True)
         self.followers = followers
         self.leader = leader
+        self.over = threading.Event()  # nothing is left to watch over
 
     def run(self) -> None:
-        while self.leader is None or os.getppid() == self.leader:
-            codes = [process.poll() for process in self.followers]
-            if failed := [code for code in codes if code]:
+        while not self.over.wait(POLL_S):
+            if self.leader is not None and os.getppid() != self.leader:
+                os._exit(1)
+            if failed := [code for process in self.followers if (code := process.poll())]:
                 self._end(failed[0])
-            if codes and all(code == 0 for code in codes):
-                return
-            time.sleep(POLL_S)
-        os._exit(1)
 
     def _end(self, code: int) -> None:
         for process in self.followers:

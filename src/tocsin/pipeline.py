@@ -33,7 +33,7 @@ from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
 from tocsin.config import check, locate
 from tocsin.data.module import DataModule
 from tocsin.devices import resolve_devices, resolve_precision
-from tocsin.distributed import resolve_strategy
+from tocsin.distributed import in_step, resolve_strategy
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.members import embed_members, load_members
 from tocsin.models.base import Detector, FitOnceDetector
@@ -84,20 +84,19 @@ def train(cfg: DictConfig) -> float:
     trainer = build_trainer(cfg, embed)
     run_dir = Path(trainer.default_root_dir)
     resume = find_last(run_dir) if cfg.ckpt_path == "last" else cfg.ckpt_path
-    timing = fit(trainer, task, datamodule, resume)
-
-    best = task.best_path(run_dir)
-    checkpoint = read_checkpoint(best)
-    task.load_state_dict(checkpoint["state_dict"])
-    monitored = float(checkpoint["monitored"])
-    task.finalize(datamodule)
-    results = task.assess(trainer, datamodule)
-    if trainer.is_global_zero:
-        # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
-        write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
-        run = run_section(cfg, trainer, embed.choices, started)
-        save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
-    trainer.strategy.barrier("results")
+    with in_step(trainer):
+        timing = fit(trainer, task, datamodule, resume)
+        best = task.best_path(run_dir)
+        checkpoint = read_checkpoint(best)
+        task.load_state_dict(checkpoint["state_dict"])
+        monitored = float(checkpoint["monitored"])
+        task.finalize(datamodule)
+        results = task.assess(trainer, datamodule)
+        if trainer.is_global_zero:
+            # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
+            write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
+            run = run_section(cfg, trainer, embed.choices, started)
+            save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
     log.info("run folder: %s", run_dir)
     log.info("%s: %.6g", cfg.monitor, monitored)
     return monitored
@@ -112,12 +111,12 @@ def evaluate(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg, state=checkpoint["data"])
     task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     trainer = build_trainer(cfg)
-    results = task.assess(trainer, datamodule)
     run_dir = Path(trainer.default_root_dir)
-    if trainer.is_global_zero:
-        run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
-        save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
-    trainer.strategy.barrier("results")
+    with in_step(trainer):
+        results = task.assess(trainer, datamodule)
+        if trainer.is_global_zero:
+            run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
+            save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
     log.info("results: %s", run_dir)
 
 
