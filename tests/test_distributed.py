@@ -77,12 +77,12 @@ def assert_same(one: Path, two: Path) -> None:
     first, second = (json.loads((path / "metrics.json").read_text()) for path in (one, two))
     for section in ("data", "val", "test"):
         assert numbers(second[section]) == pytest.approx(numbers(first[section]), abs=1e-6)
-    assert numbers(second["threshold"]) == pytest.approx(numbers(first["threshold"]), rel=1e-5)
+    assert numbers(second["threshold"]) == pytest.approx(numbers(first["threshold"]), rel=1e-4)
     arrays, others = np.load(one / "scores.npz"), np.load(two / "scores.npz")
     assert arrays.files == others.files
     for name in arrays.files:
         if arrays[name].dtype.kind == "f":
-            np.testing.assert_allclose(others[name], arrays[name], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(others[name], arrays[name], rtol=1e-4, atol=1e-5)
         else:
             np.testing.assert_array_equal(others[name], arrays[name])
     assert files(two) == files(one)
@@ -200,7 +200,7 @@ def test_when_one_process_dies_all_end_soon(folder: Path, leader: bool) -> None:
     _, error = process.communicate(timeout=30)
     assert process.returncode != 0
     if not leader:
-        assert "exit code -9" in error or "Connection closed" in error
+        assert "error: a process of this run ended with exit code -9; ckpt_path=last resumes it" in error
     while Path(f"/proc/{other}").exists() and time.monotonic() - begin < 30:
         time.sleep(0.1)
     assert not Path(f"/proc/{other}").exists()

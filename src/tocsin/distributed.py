@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -26,9 +27,10 @@ from torch.utils.data import DataLoader
 
 from tocsin import processes
 from tocsin.data.sharing import shared_out
-from tocsin.errors import ConfigError
+from tocsin.errors import ConfigError, TocsinError
 
 POLL_S = 0.5  # between looks at whether the other processes are alive
+GRACE_S = 2.0  # that a process has to say why it ends
 NAMES = ("auto", "ddp")
 
 
@@ -69,12 +71,23 @@ def resolve_strategy(
 
 @contextlib.contextmanager
 def in_step(trainer: L.Trainer) -> Iterator[None]:
-    """What the processes of a run do together; afterwards they part, so that the next job of a sweep finds none."""
-    yield
+    """What the processes of a run do together; afterwards they part, so that the next job of a sweep finds none.
+
+    Raises:
+        TocsinError: One of them has ended too soon.
+    """
     strategy = trainer.strategy
-    if isinstance(strategy, SharedBatchesStrategy):
+    if not isinstance(strategy, SharedBatchesStrategy):
+        yield
+        return
+    try:
+        yield
         strategy.barrier()  # the leader has files to write
-        strategy.part()
+    except RuntimeError as error:  # what a backend raises when nothing comes from another process
+        if (lost := strategy.lost()) is not None:
+            raise TocsinError(lost) from error
+        raise
+    strategy.part()
 
 
 class SharedBatchesStrategy(DDPStrategy):
@@ -91,6 +104,11 @@ class SharedBatchesStrategy(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = ProcessLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+
+    def lost(self) -> str | None:
+        """One line on a process that has died; None where none has that was started here."""
+        assert isinstance(self.launcher, ProcessLauncher)
+        return self.launcher.lost()
 
     def part(self) -> None:
         """Let go of the other processes."""
@@ -132,6 +150,10 @@ class ProcessLauncher(_SubprocessScriptLauncher):
             self.procs = [self._started(rank) for rank in range(1, self.num_processes)]
             self._watch_over(self.procs, leader=None)
         return function(*args, **kwargs)
+
+    def lost(self) -> str | None:
+        """One line on a process that has died or is dying; None where there is no such one."""
+        return None if self._watch is None else self._watch.lost(patience=GRACE_S)
 
     def end(self) -> None:
         """Wait for the processes that were started here; they end by themselves."""
@@ -188,17 +210,25 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(POLL_S):
-            if self.leader is not None and os.getppid() != self.leader:
+            if self.lost() is not None and not self.over.wait(GRACE_S):  # time for an error of its own
+                for process in self.followers:
+                    process.kill()
+                sys.stderr.write(f"error: {self.lost()}\n")
+                sys.stderr.flush()
                 os._exit(1)
-            if failed := [code for process in self.followers if (code := process.poll())]:
-                self._end(failed[0])
 
-    def _end(self, code: int) -> None:
-        for process in self.followers:
-            process.kill()
-        sys.stderr.write(
-            f"error: one of the processes of this run ended with exit code {code}; what it wrote tells why, and "
-            "ckpt_path=last resumes the run\n"
-        )
-        sys.stderr.flush()
-        os._exit(1)
+    def lost(self, patience: float = 0.0) -> str | None:
+        """One line on a process that has died.
+
+        Args:
+            patience: Seconds to wait for one that is dying.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            if self.leader is not None and os.getppid() != self.leader:
+                return "the first process of this run has ended; ckpt_path=last resumes it"
+            if failed := [code for process in self.followers if (code := process.poll())]:
+                return f"a process of this run ended with exit code {failed[0]}; ckpt_path=last resumes it"
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_S / 10)

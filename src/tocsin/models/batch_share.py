@@ -135,6 +135,10 @@ class BatchShare:
         everywhere = self.summed(count.float())
         return total / everywhere * (sum(self.sizes) / max(self.n_own, 1))
 
+    def average(self, mean: Tensor) -> Tensor:
+        """Mean (...) over the items of the whole batch, from that over the own ones; gradients flow through it."""
+        return mean if self.alone else self.summed(mean * self.weight) / len(self.sizes)
+
     def summed(self, values: Tensor) -> Tensor:
         """Sum over all processes of values (...), through which gradients flow."""
         found: Tensor = _Sum.apply(values)

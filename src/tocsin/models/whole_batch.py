@@ -67,7 +67,13 @@ class WholeBatch(TorchFunctionMode):
     def _dropout(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0:
             return x
-        kept = torch.empty((self.share.total(len(x)), *x.shape[1:]), dtype=x.dtype, device=x.device)
+        if len(x) % max(self.share.n_own, 1):  # no rows of items, but some chosen ones
+            return F.dropout(x, p, training, inplace)
+        # As torch does it, in the order of the numbers in memory.
+        order = sorted(range(x.ndim), key=lambda axis: -x.stride()[axis])
+        shape = (self.share.total(len(x)), *x.shape[1:])
+        kept = x.new_empty([shape[axis] for axis in order])
+        kept = kept.permute([order.index(axis) for axis in range(x.ndim)])
         kept.bernoulli_(1 - p, generator=self.share.generator(x.device)).div_(1 - p)
         return x * self.share.own(kept)
 

@@ -237,8 +237,8 @@ class Task(L.LightningModule):
         share = self.detector.share
         found = {name: value.detach() for name, value in terms.items()}
         if not share.alone:
-            weighted = torch.stack([value.float() for value in found.values()]) * share.weight
-            found = dict(zip(found, share.summed(weighted) / len(share.sizes), strict=True))
+            means = share.average(torch.stack([value.float() for value in found.values()]))
+            found = dict(zip(found, means, strict=True))
         if split == "train":
             self._stop_if_not_finite(found, batch_idx)
         self.log_dict(
