@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -145,6 +145,9 @@ def test_word_that_is_no_option_says_how_options_are_written(argument: str) -> N
         ("seed=1", "seed=1"),
         ("callbacks.report.zooms=2", "callbacks.report.zooms=2"),
         ("models.x=2", "models.x=2"),
+        ("hydra.sweeper.quick={data.n:1}", "++hydra.sweeper.quick={data.n:1}"),
+        ("hydra.sweeper.params.seed='1,2'", "++hydra.sweeper.params.seed='1,2'"),
+        ("hydra.sweeper.promote=2", "hydra.sweeper.promote=2"),
     ],
 )
 def test_options_of_constructors_can_be_set_without_a_plus(given: str, passed: str) -> None:
@@ -169,6 +172,14 @@ def test_config_of_a_checkpoint_gives_way_to_the_command_line(
 
 def test_explanation_of_own_errors_is_their_message() -> None:
     assert cli.explain(DataError("a.csv: is empty")) == "a.csv: is empty"
+
+
+def test_explanation_of_what_hydra_could_not_build_is_its_reason() -> None:
+    error = InstantiationException("Error in call to target 'a.B': ConfigError('no')")
+    error.__cause__ = ConfigError("b needs c: pip install c")
+    assert cli.explain(error) == "b needs c: pip install c"
+    sampler = InstantiationException("Error locating target 'optuna.samplers.TPESampler', set env var")
+    assert cli.explain(sampler) == "hydra/sweeper=optuna needs Optuna: pip install 'tocsin[sweep]'"
 
 
 def test_explanation_of_interpolations_is_one_line() -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tocsin import cli, config
-from tocsin.config import check, conf_dir, locate, nearest
+from tocsin.config import check, check_packages, conf_dir, locate, nearest
 from tocsin.errors import ConfigError
 from tocsin.help import help_line
 from tocsin.models.base import SeriesDetector
@@ -32,9 +32,7 @@ def _registered() -> Iterator[None]:
     """What the commands register before they compose."""
     store = ConfigStore.instance()
     before = dict(store.repo)
-    for name in MAINS:
-        store.store(f"{name}_schema", getattr(config, f"{name.title()}Schema"))
-    cli._register_resolvers()
+    cli.register()
     yield
     store.repo = before
 
@@ -94,11 +92,12 @@ def test_option_composes_and_binds(group: str, option: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), [row for row in OPTIONS if row[0].startswith("hydra/")])
 def test_option_of_hydra_composes(group: str, option: str) -> None:
-    name = group.removeprefix("hydra/")
+    name = group.removeprefix("hydra/").replace("/", ".")
+    needed = ["hydra/sweeper=optuna"] if group == "hydra/sweeper/sampler" else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=[f"{group}={option}"], return_hydra_config=True)
+        cfg = compose("train", overrides=[*needed, f"{group}={option}"], return_hydra_config=True)
     assert cfg.hydra.runtime.choices[group] == option
-    assert cfg.hydra[name]
+    assert OmegaConf.select(cfg.hydra, name)
 
 
 @pytest.mark.parametrize("main", ["evaluate", "predict"])
@@ -462,3 +461,24 @@ def test_task_of_another_kind_is_refused(image_model: str, monkeypatch: pytest.M
     message = "SeriesAnomaly accepts series data, but model and data are of kind picture"
     with pytest.raises(ConfigError, match=message):
         check(cfg)
+
+
+# --- loggers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+def test_a_logger_whose_package_is_missing_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = composed(f"logger={package}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"logger={package} needs a package .*: pip install {package}"):
+        check_packages(cfg)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_packages(cfg)
+
+
+@pytest.mark.parametrize("option", ["none", "tensorboard", "csv", "tensorboard_csv"])
+def test_other_loggers_need_no_package(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = composed(f"logger={option}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_packages(cfg)
+    assert sorted(cfg.logger) == (sorted(option.split("_")) if option != "none" else [])

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from tocsin import cli
 from tocsin.checkpoints import read_checkpoint
-from tocsin.config import TrainSchema, conf_dir
+from tocsin.config import conf_dir
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.ensemble import Ensemble, RankScorer
 from tocsin.pipeline import build_datamodule, build_task, train
@@ -24,8 +23,7 @@ DATA = ["data=sliding", "data.total_length=60000", "callbacks=numbers", "logger=
 
 
 def config(folder: Path, *overrides: str) -> DictConfig:
-    ConfigStore.instance().store("train_schema", TrainSchema)
-    cli._register_resolvers()
+    cli.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=[*DATA, f"trainer.default_root_dir={folder}", *overrides])
 

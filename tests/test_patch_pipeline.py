@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from tocsin import cli, config
+from tocsin import cli
 from tocsin.config import conf_dir
 from tocsin.errors import DataError
 from tocsin.models.base import Detections
@@ -30,10 +30,7 @@ TINY = [
 
 
 def composed(main: str, *overrides: str) -> DictConfig:
-    store = ConfigStore.instance()
-    for name in ("train", "predict"):
-        store.store(f"{name}_schema", getattr(config, f"{name.title()}Schema"))
-    cli._register_resolvers()
+    cli.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(main, overrides=list(overrides))
 

@@ -7,7 +7,8 @@ once. An error that is the user's to mend is one line; any other keeps its stack
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -61,7 +62,8 @@ def _run(command: str) -> None:
     except (TocsinError, hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
         _fail(error)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; ckpt_path=last resumes the run\n")
+        sweep = {"-m", "--multirun"} & set(arguments)  # a sweep has said how it goes on
+        sys.stderr.write("interrupted\n" if sweep else "interrupted; ckpt_path=last resumes the run\n")
         sys.exit(130)
 
 
@@ -83,21 +85,42 @@ def _launch(command: str, arguments: list[str]) -> None:
 
     from tocsin import config, processes
 
-    store = ConfigStore.instance()
-    store.store("train_schema", config.TrainSchema)
-    store.store("evaluate_schema", config.EvaluateSchema)
-    store.store("predict_schema", config.PredictSchema)
-    store.store("export_schema", config.ExportSchema)
-    _register_resolvers()
+    register()
     if command != "train":
-        store.store("run", _config_of_run(command, arguments), package="_global_")
+        ConfigStore.instance().store("run", _config_of_run(command, arguments), package="_global_")
     _refuse_null(arguments, config.conf_dir())
     _refuse_dashes(arguments)
     if processes.is_follower():
         arguments = [*arguments, *processes.FOLLOWER_OPTIONS]
     sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
-    main(_quietly(TASKS[command]))()
+    main(TASKS[command])()
+
+
+def register() -> None:
+    """Tell Hydra what our configuration files refer to: schemas, resolvers, and launchers and sweepers of ours."""
+    from hydra.core.config_store import ConfigStore
+
+    from tocsin import config
+
+    store = ConfigStore.instance()
+    store.store("train_schema", config.TrainSchema)
+    store.store("evaluate_schema", config.EvaluateSchema)
+    store.store("predict_schema", config.PredictSchema)
+    store.store("export_schema", config.ExportSchema)
+    _register_resolvers()
+    _prefer_files(config.conf_dir())
+
+
+def _prefer_files(conf: Path) -> None:
+    """Let launchers and sweepers of ours take the place of those of Hydra with the same name."""
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # looks for plugins, which register their options
+    options = ConfigStore.instance().repo["hydra"]
+    for path in (conf / "hydra").glob("*/*.yaml"):
+        options.get(path.parent.name, {}).pop(path.name, None)
 
 
 def _refuse_dashes(arguments: list[str]) -> None:
@@ -122,9 +145,10 @@ def settable(argument: str) -> str:
     """Let `model.dropout=0` set an option that the file does not list: a constructor has more of them.
 
     Hydra itself refuses keys that no file names. The check of the composed configuration, which knows the
-    constructors, refuses wrong ones in its place.
+    constructors, refuses wrong ones in its place. The same for the stages of a search, which may set any key.
     """
-    return f"++{argument}" if re.match(rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=", argument) else argument
+    free = rf"({'|'.join(OPTION_GROUPS)})\.[\w.]+=|hydra\.sweeper\.({'|'.join(FREE_MAPPINGS)})[.=]"
+    return f"++{argument}" if re.match(free, argument) else argument
 
 
 class _Stopped(BaseException):
@@ -135,48 +159,52 @@ class _Stopped(BaseException):
         self.error = error
 
 
-def _quietly(task: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A task whose errors Hydra does not announce, except in a sweep, where its line names the job."""
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Keep Hydra from announcing an error of the user's; in a sweep its launcher records it."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    def run(cfg: Any) -> Any:
-        try:
-            return task(cfg)
-        except TocsinError as error:
-            if HydraConfig.get().mode == RunMode.RUN:
-                raise _Stopped(error) from error
-            raise
-
-    return run
+    try:
+        yield
+    except TocsinError as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            raise _Stopped(error) from error
+        raise
 
 
 def _train(cfg: Any) -> float:
     from tocsin.pipeline import train
 
-    return train(cfg)
+    with _one_line():
+        return train(cfg)
 
 
 def _evaluate(cfg: Any) -> None:
     from tocsin.pipeline import evaluate
 
-    evaluate(cfg)
+    with _one_line():
+        evaluate(cfg)
 
 
 def _predict(cfg: Any) -> None:
     from tocsin.prediction import predict
 
-    predict(cfg)
+    with _one_line():
+        predict(cfg)
 
 
 def _export(cfg: Any) -> None:
     from tocsin.onnx_export import export
 
-    export(cfg)
+    with _one_line():
+        export(cfg)
 
 
 # Groups that are one object each: their keys are arguments of its constructor.
 OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
+
+FREE_MAPPINGS = ("params", "quick", "full")  # of hydra.sweeper
 
 TASKS: dict[str, Callable[[Any], Any]] = {
     "train": _train,
@@ -195,6 +223,7 @@ def _register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("run_of", run_of, replace=True)
     OmegaConf.register_new_resolver("files", files, replace=True)
+    OmegaConf.register_new_resolver("direction", direction, replace=True)
 
 
 def run_dir(ckpt_path: str | None, parent: str) -> str:
@@ -235,6 +264,18 @@ def files(pattern: str) -> str:
     return ",".join(map(str, found))
 
 
+def direction(mode: str) -> str:
+    """What Optuna calls a mode.
+
+    Raises:
+        ConfigError: It is neither min nor max.
+    """
+    directions = {"min": "minimize", "max": "maximize"}
+    if mode not in directions:
+        raise ConfigError(f"mode={mode} is neither min nor max")
+    return directions[mode]
+
+
 def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
     """Configuration inside the checkpoint, less the groups that the command line chooses anew."""
     given = [argument.partition("=")[2] for argument in arguments if re.match(r"\+{0,2}ckpt_path=", argument)]
@@ -252,19 +293,27 @@ def _config_of_run(command: str, arguments: list[str]) -> dict[str, Any]:
 
 def explain(error: Exception) -> str:
     """One line for an error that is the user's to mend, with the nearest valid name for a typo."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     from tocsin import config
     from tocsin.config import conf_dir, nearest
 
     if isinstance(error, TocsinError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}; lower data.batch_size or the size of the data"
     cause = error.__cause__ or error
+    if isinstance(cause, TocsinError):  # of an object that Hydra built
+        return str(cause)
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         known = [str(key) for key in cause.parent_node]
         return f"there is no key {cause.full_key}; {nearest(str(cause.key), known)}"
     text = str(error)
+    if text.startswith(
+        "Error locating target 'optuna."
+    ):  # the sampler, which Hydra builds before its sweeper
+        return "hydra/sweeper=optuna needs Optuna: pip install 'tocsin[sweep]'"
     if found := re.match(r"ConfigError raised while resolving interpolation: (.+)", text):  # one of ours
         return found.group(1)
     if found := re.search(r"Key '(\w+)' not in '(\w+Schema)'", text):  # in an experiment file
@@ -286,4 +335,6 @@ def explain(error: Exception) -> str:
         return f"there is no group {found.group(1)}; {nearest(found.group(1), groups)}"
     if cause is not error:  # Hydra's "Error merging override seed=abc" without the reason helps no one
         text = f"{text}: {str(cause).splitlines()[0]}"
+    if not isinstance(error, HydraException | OmegaConfBaseException):  # a mistake of ours: say its kind
+        text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())

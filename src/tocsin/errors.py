@@ -11,3 +11,16 @@ class DataError(TocsinError, ValueError):
 
 class ConfigError(TocsinError, ValueError):
     """An option, or a combination of options, cannot be used."""
+
+
+class Pruned(TocsinError):
+    """A job of a sweep that was ended early, because other jobs were clearly better.
+
+    Attributes:
+        value: The best monitored value until then; NaN if it cannot be compared with that of a finished job, because
+            it is of another stage of the training.
+    """
+
+    def __init__(self, message: str, *, value: float) -> None:
+        super().__init__(message)
+        self.value = value

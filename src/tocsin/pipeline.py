@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from tocsin.callbacks.embed_run import EmbedRun
 from tocsin.callbacks.progress import EpochLine
 from tocsin.callbacks.report import Report
 from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
-from tocsin.config import check, locate
+from tocsin.config import check, check_packages, locate
 from tocsin.data.module import DataModule
 from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.distributed import in_step, resolve_strategy
@@ -67,6 +68,7 @@ def train(cfg: DictConfig) -> float:
     started = datetime.now()
     members = embed_members(cfg)
     check(cfg)
+    check_packages(cfg)
     if cfg.ckpt_path not in (None, "last"):
         read_checkpoint(cfg.ckpt_path)  # a file that is none fails here, before any data are made
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -90,8 +92,10 @@ def train(cfg: DictConfig) -> float:
         checkpoint = read_checkpoint(best)
         task.load_state_dict(checkpoint["state_dict"])
         monitored = float(checkpoint["monitored"])
+        begin = time.monotonic()
         task.finalize(datamodule)
         results = task.assess(trainer, datamodule)
+        timing = replace(timing, assess_s=time.monotonic() - begin)
         if trainer.is_global_zero:
             # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
             write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
@@ -106,6 +110,7 @@ def evaluate(cfg: DictConfig) -> None:
     """Calibrate and test a trained run again, on its own or on other data."""
     started = datetime.now()
     check(cfg)
+    check_packages(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = read_checkpoint(cfg.ckpt_path)
     datamodule = build_datamodule(cfg, state=checkpoint["data"])

@@ -50,17 +50,19 @@ class Results(ABC):
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a training took.
+    """How long a run took.
 
     Attributes:
         fit_s: Seconds of training, validation included.
         epochs: Epochs run.
         train_items_per_s: Training items per second of `fit_s`.
+        assess_s: Seconds of calibration and test.
     """
 
     fit_s: float = 0.0
     epochs: int = 0
     train_items_per_s: float = 0.0
+    assess_s: float = 0.0
 
 
 def write_metrics(path: Path, sections: Mapping[str, Any]) -> None:

@@ -1,11 +1,9 @@
-"""The tables of a sweep are there after each of its jobs."""
+"""The tables of a sweep are there when it has ended."""
 
 import json
 from pathlib import Path
 
 import pytest
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from tocsin.callbacks.results_page import ResultsPage
@@ -28,20 +26,14 @@ def sweep(tmp_path: Path) -> Path:
     return folder.parent
 
 
-@pytest.mark.parametrize(
-    ("status", "mode", "written"),
-    [
-        (JobStatus.COMPLETED, RunMode.MULTIRUN, True),
-        (JobStatus.FAILED, RunMode.MULTIRUN, False),
-        (JobStatus.COMPLETED, RunMode.RUN, False),
-    ],
-)
-def test_page_is_written_after_a_finished_job(
-    sweep: Path, status: JobStatus, mode: RunMode, written: bool
-) -> None:
+def test_page_is_written_when_a_sweep_has_ended(sweep: Path) -> None:
     callback = ResultsPage(page=str(sweep / "results.md"), name="sweep")
-    config = OmegaConf.create({"hydra": {"mode": mode, "sweep": {"dir": str(sweep)}}})
-    callback.on_job_end(config, JobReturn(status=status))
-    assert (sweep / "results.md").exists() == written
-    if written:
-        assert "| pca | 0.625 |" in (sweep / "results.md").read_text()
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}}))
+    assert "| pca | 0.625 |" in (sweep / "results.md").read_text()
+
+
+def test_a_sweep_without_a_result_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = ResultsPage(page=str(tmp_path / "results.md"), name="sweep")
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "no results page: no metrics.json below" in caplog.text
+    assert not (tmp_path / "results.md").exists()

@@ -9,13 +9,12 @@ import lightning.pytorch  # noqa: F401  # sets variables of the environment when
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tocsin import cli
 from tocsin.batch import SeriesBatch
-from tocsin.config import TrainSchema, conf_dir, locate
+from tocsin.config import conf_dir, locate
 from tocsin.models.base import FitOnceDetector, SeriesDetector
 from tocsin.pipeline import build_detector, build_task
 
@@ -44,8 +43,7 @@ SERIES = [
 
 @functools.cache
 def config_of(name: str) -> DictConfig:
-    ConfigStore.instance().store("train_schema", TrainSchema)
-    cli._register_resolvers()
+    cli.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=[f"model={name}"])
 

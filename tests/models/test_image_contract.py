@@ -12,13 +12,12 @@ import lightning.pytorch  # noqa: F401  # sets variables of the environment when
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from tocsin import cli
 from tocsin.batch import ImageBatch
-from tocsin.config import TrainSchema, conf_dir, locate
+from tocsin.config import conf_dir, locate
 from tocsin.models.base import FitOnceDetector, ImageDetector
 from tocsin.pipeline import build_detector
 
@@ -50,8 +49,7 @@ OVERRIDES = said_by_test_files("SMALL_OPTIONS")
 
 @functools.cache
 def config_of(name: str, *overrides: str) -> DictConfig:
-    ConfigStore.instance().store("train_schema", TrainSchema)
-    cli._register_resolvers()
+    cli.register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", overrides=[f"model={name}", *overrides])
 

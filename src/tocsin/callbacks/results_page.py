@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tocsin.errors import TocsinError
@@ -31,7 +29,7 @@ def _draw_transfer(folder: Path) -> None:
 
 
 class ResultsPage(Callback):
-    """Writes the results of a sweep after each of its jobs, so that one that fails later costs no table.
+    """Writes the results of a sweep when all of its jobs have ended, the failed ones too.
 
     Args:
         page: Markdown file; made if it does not exist.
@@ -42,17 +40,12 @@ class ResultsPage(Callback):
         self.page = Path(page)
         self.name = name
 
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Read every metrics.json of the sweep so far. Hydra ends a sweep with a failed job without calling more."""
-        if config.hydra.mode != RunMode.MULTIRUN or job_return.status != JobStatus.COMPLETED:
-            return
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Read every metrics.json of the sweep."""
         try:
             update_page(self.page, self.name, [Path(config.hydra.sweep.dir)])
             _draw_transfer(Path(config.hydra.sweep.dir))
-        except TocsinError as error:  # the run is done and saved; only the table is missing
+        except TocsinError as error:  # the runs are done and saved; only the table is missing
             log.warning("no results page: %s", error)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Say where the tables are."""
-        if self.page.exists():
+        else:
             log.info("results page: %s", self.page)

@@ -33,6 +33,7 @@ from tocsin.metrics.thresholds import Threshold
 from tocsin.models.base import SeriesDetector
 from tocsin.scoring import Scorer
 from tocsin.tasks.base import OptimizerFactory, SchedulerFactory, Task
+from tocsin.tasks.planted import plant
 from tocsin.tasks.series_figures import series_figures
 from tocsin.tasks.series_results import SeriesResults
 
@@ -67,6 +68,8 @@ class SeriesAnomaly(Task):
         tta: Test-time augmentation: average over so many noisy copies of each window; 0 for none.
         tta_sigma: Standard deviation of that noise, in standardised units.
         vus_buffer: Widest buffer of VUS, in steps.
+        planted: Also measure how well anomalies are found that are planted in the validation split (section `planted`
+            of metrics.json): what a search can choose by, whatever the losses.
         monitor: The logged value to follow.
         seed: Seed of training and of the test-time noise.
     """
@@ -89,6 +92,7 @@ class SeriesAnomaly(Task):
         tta: int = 0,
         tta_sigma: float = 0.01,
         vus_buffer: int = 100,
+        planted: bool = False,
         monitor: str = "val_loss",
         seed: int = 42,
     ) -> None:
@@ -111,6 +115,7 @@ class SeriesAnomaly(Task):
         self.tta = tta
         self.tta_sigma = tta_sigma
         self.vus_buffer = vus_buffer
+        self.planted = planted
         # Part of the state, so that a checkpoint is enough to raise alarms on new data.
         self.register_buffer("point_threshold", torch.tensor(torch.nan, dtype=torch.float64))
         self.register_buffer("sample_threshold", torch.tensor(torch.nan, dtype=torch.float64))
@@ -173,6 +178,7 @@ class SeriesAnomaly(Task):
             scores=scores,
             errors=test.errors,
             val_scores=val_scores,
+            planted=self._planted(trainer, datamodule, calibration) if self.planted else {},
             example=datamodule.window_around(test.series, _most_telling(scores, test.series.labels)),
         )
         if test.series.labels is None:
@@ -183,6 +189,13 @@ class SeriesAnomaly(Task):
         pieces = trainer.predict(self, datamodule.score_dataloader(series))
         assert pieces is not None
         return Scored(series, np.concatenate(pieces), datamodule.abs_z(series))
+
+    def _planted(
+        self, trainer: L.Trainer, datamodule: SeriesDataModule, calibration: Calibration
+    ) -> dict[str, float]:
+        assert datamodule.scaler is not None
+        planted = self._score(trainer, datamodule, plant(datamodule.ready.val, datamodule.scaler))
+        return self._metrics(self.scores(planted), planted.series, datamodule.window, calibration)
 
     def scores(self, scored: Scored) -> np.ndarray:
         """(N,) float32 scores of a split."""

@@ -22,6 +22,7 @@ class SeriesResults(Results):
         errors: (N, K) float32 error of each channel; K = 1 where a detector cannot tell channels apart.
         val_scores: (M,) float32 scores of the validation split.
         calibration: Thresholds from validation data.
+        planted: Metrics of the validation split with anomalies planted in it; empty where that was not asked for.
         event_recall: Share of found events by type of anomaly.
         example: One standardised window of the test split around its highest score, as a batch of one.
     """
@@ -31,6 +32,7 @@ class SeriesResults(Results):
     errors: np.ndarray
     val_scores: np.ndarray
     calibration: Calibration
+    planted: Mapping[str, float] = field(default_factory=dict)
     event_recall: Mapping[str, float] = field(default_factory=dict)
     example: SeriesBatch | None = None
     headline = ("vus_pr", "auc_pr", "point_f1", "series_f1")
@@ -49,6 +51,7 @@ class SeriesResults(Results):
                 "split": "validation",
             },
             "val": dict(self.val),
+            **({"planted": dict(self.planted)} if self.planted else {}),
             "test": dict(self.test),
             "oracle": dict(self.oracle),
             "baselines": {name: dict(row) for name, row in self.baselines.items()},

@@ -1,0 +1,1 @@
+"""The two-stage search: every combination in quick, the promising ones in full."""
