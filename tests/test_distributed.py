@@ -77,12 +77,12 @@ def assert_same(one: Path, two: Path) -> None:
     first, second = (json.loads((path / "metrics.json").read_text()) for path in (one, two))
     for section in ("data", "val", "test"):
         assert numbers(second[section]) == pytest.approx(numbers(first[section]), abs=1e-6)
-    assert numbers(second["threshold"]) == pytest.approx(numbers(first["threshold"]), rel=1e-4)
+    assert numbers(second["threshold"]) == pytest.approx(numbers(first["threshold"]), rel=1e-5)
     arrays, others = np.load(one / "scores.npz"), np.load(two / "scores.npz")
     assert arrays.files == others.files
     for name in arrays.files:
         if arrays[name].dtype.kind == "f":
-            np.testing.assert_allclose(others[name], arrays[name], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(others[name], arrays[name], rtol=1e-5, atol=1e-6)
         else:
             np.testing.assert_array_equal(others[name], arrays[name])
     assert files(two) == files(one)
@@ -144,6 +144,7 @@ def test_early_stopping_and_resuming_are_those_of_one_process(folder: Path) -> N
         "callbacks.early_stopping.patience=1",
         "optimizer.lr=3e-2",
         "scheduler=plateau",
+        "trainer.precision=64-true",  # at this rate a rounding grows within a few epochs
     )
     for name, devices in (("early_one", ALONE), ("early_two", PAIR)):
         run(folder, *MAE, *devices, *stopping, f"hydra.run.dir={name}")

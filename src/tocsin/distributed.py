@@ -35,7 +35,7 @@ NAMES = ("auto", "ddp")
 
 
 def resolve_strategy(
-    name: str, devices: int | str | Sequence[int], *, n_nodes: int, kind: str
+    name: str, devices: int | str | Sequence[int], *, n_nodes: int, kind: str, ckpt_path: str | None = None
 ) -> "SharedBatchesStrategy | Literal['auto']":
     """Turn `trainer.strategy` into what the Trainer takes.
 
@@ -44,6 +44,7 @@ def resolve_strategy(
         devices: As `devices.resolve_devices` gives them.
         n_nodes: Machines.
         kind: Kind of the data.
+        ckpt_path: Checkpoint of the run, where it has one.
 
     Raises:
         ConfigError: Another name, a model that cannot share batches, or not as many devices as there are processes.
@@ -66,7 +67,7 @@ def resolve_strategy(
         return "auto"
     if kind == "detection":
         raise ConfigError("a patch is trained in one process: set trainer.devices=1")
-    return SharedBatchesStrategy()
+    return SharedBatchesStrategy(ckpt_path)
 
 
 @contextlib.contextmanager
@@ -84,16 +85,28 @@ def in_step(trainer: L.Trainer) -> Iterator[None]:
         yield
         strategy.barrier()  # the leader has files to write
     except RuntimeError as error:  # what a backend raises when nothing comes from another process
-        if (lost := strategy.lost()) is not None:
+        lost = strategy.own_launcher.lost()
+        strategy.own_launcher.abandon()
+        if lost is not None:
             raise TocsinError(lost) from error
         raise
-    strategy.part()
+    except BaseException:
+        strategy.own_launcher.abandon()
+        raise
+    dist.destroy_process_group()
+    strategy.own_launcher.end()
 
 
 class SharedBatchesStrategy(DDPStrategy):
-    """DDP in which every batch of a loader is shared out among the processes."""
+    """DDP in which every batch of a loader is shared out among the processes.
 
-    def __init__(self) -> None:
+    Args:
+        ckpt_path: Checkpoint of the run, as the configuration has it; the other processes are told, because the
+            launcher of a sweep sets it without an override.
+    """
+
+    def __init__(self, ckpt_path: str | None = None) -> None:
+        self.ckpt_path = ckpt_path
         # A step may leave parameters alone: a backbone that is frozen at first.
         super().__init__(
             find_unused_parameters=True,
@@ -104,20 +117,13 @@ class SharedBatchesStrategy(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = ProcessLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
+        self._launcher.ckpt_path = self.ckpt_path
 
-    def lost(self) -> str | None:
-        """One line on a process that has died; None where none has that was started here."""
+    @property
+    def own_launcher(self) -> "ProcessLauncher":
+        """Starts and watches the other processes."""
         assert isinstance(self.launcher, ProcessLauncher)
-        return self.launcher.lost()
-
-    def part(self) -> None:
-        """Let go of the other processes."""
-        dist.destroy_process_group()
-        assert isinstance(self.launcher, ProcessLauncher)
-        if self.launcher.procs:
-            self.launcher.end()
-            for name in ("MASTER_ADDR", "MASTER_PORT"):  # where these processes met, and others will not
-                os.environ.pop(name, None)
+        return self.launcher
 
     def process_dataloader(self, dataloader: object) -> object:
         assert isinstance(dataloader, DataLoader)
@@ -139,6 +145,7 @@ class SharedBatchesStrategy(DDPStrategy):
 class ProcessLauncher(_SubprocessScriptLauncher):
     """Starts the other processes of this machine once, unless torchrun or srun has done so, and watches them."""
 
+    ckpt_path: str | None = None
     _watch: "_Watch | None" = None
 
     def launch(
@@ -157,10 +164,24 @@ class ProcessLauncher(_SubprocessScriptLauncher):
 
     def end(self) -> None:
         """Wait for the processes that were started here; they end by themselves."""
-        if self._watch is not None:
-            self._watch.over.set()
+        self._stop_watching()
         for process in self.procs:
             process.wait()
+
+    def abandon(self) -> None:
+        """End the processes that were started here, if they do not end by themselves."""
+        self._stop_watching()
+        deadline = time.monotonic() + GRACE_S
+        for process in self.procs:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            process.kill()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None and self.procs:
+            self._watch.over.set()
+            for name in ("MASTER_ADDR", "MASTER_PORT"):  # where these processes met, and others will not
+                os.environ.pop(name, None)
 
     def _watch_over(self, followers: Sequence[subprocess.Popen[bytes]], *, leader: int | None) -> None:
         self._watch = _Watch(followers, leader=leader)
@@ -176,22 +197,30 @@ class ProcessLauncher(_SubprocessScriptLauncher):
             "WORLD_SIZE": str(self.num_processes * self.num_nodes),
             processes.LEADER: str(os.getpid()),
         }
-        return subprocess.Popen(command_again(), env=environment)
+        environment.pop("HYDRA_FULL_ERROR", None)  # set by the command itself
+        return subprocess.Popen(command_again(self.ckpt_path), env=environment)
 
 
-def command_again() -> list[str]:
+def command_again(ckpt_path: str | None) -> list[str]:
     """The command that runs the configuration of this process once more, in the same folder."""
     hydra = HydraConfig.get()
     own = [] if hydra.mode == RunMode.MULTIRUN else list(hydra.overrides.hydra)
     own = [text for text in own if not text.lstrip("+").startswith(("hydra.run.dir=", "hydra.mode="))]
-    folder = hydra.runtime.output_dir.replace("'", "\\'")
+    if ckpt_path is not None:
+        own.append(f"ckpt_path={_quoted(ckpt_path)}")
     name = hydra.job.config_name
     return [
         *(sys.executable, "-c", f"from tocsin.cli import {name}; {name}()"),
         *hydra.overrides.task,
         *own,
-        f"hydra.run.dir='{folder}'",
+        f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
     ]
+
+
+def _quoted(text: str) -> str:
+    """A text as a value of an override."""
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 class _Watch(threading.Thread):

@@ -197,7 +197,11 @@ def build_trainer(cfg: DictConfig, *extra: L.Callback) -> L.Trainer:
         cfg.trainer,
         devices=devices,
         strategy=resolve_strategy(
-            cfg.trainer.get("strategy", "auto"), devices, n_nodes=cfg.trainer.get("num_nodes", 1), kind=kind
+            cfg.trainer.get("strategy", "auto"),
+            devices,
+            n_nodes=cfg.trainer.get("num_nodes", 1),
+            kind=kind,
+            ckpt_path=cfg.ckpt_path,
         ),
         use_distributed_sampler=False,  # batches are shared out as they are
         precision=resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator),
