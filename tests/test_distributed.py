@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from test_class_pipeline import KINDS
 from test_class_pipeline import draw as draw_part
 from test_image_pipeline import draw
 from test_pipeline import ROOT, SERIES, TINY, waves
 
+from tocsin import distributed
 from tocsin.distributed import SharedBatchesStrategy, resolve_strategy
 from tocsin.errors import ConfigError
 
@@ -238,3 +242,52 @@ def test_processes_and_devices_must_agree(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(ConfigError, match=r"4 processes were started, but trainer\.devices=2"):
         resolve_strategy("ddp", 2, n_nodes=1, kind="series")
     assert isinstance(resolve_strategy("ddp", 2, n_nodes=2, kind="series"), SharedBatchesStrategy)
+
+
+# --- how the others are started and watched -------------------------------------------------------------------
+
+
+@pytest.fixture
+def command_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The command of the other processes, by what Hydra knows of this one."""
+
+    def make(mode: RunMode, folder: str, ckpt_path: str | None = None) -> list[str]:
+        config = {
+            "mode": mode,
+            "overrides": {
+                "hydra": ["hydra.verbose=true", "hydra.run.dir=old"],
+                "task": ["model=mae", "seed=3"],
+            },
+            "runtime": {"output_dir": folder},
+            "job": {"config_name": "train"},
+        }
+        monkeypatch.setattr(distributed.HydraConfig, "get", lambda: OmegaConf.create(config))
+        return distributed.command_again(ckpt_path)
+
+    return make
+
+
+def test_other_processes_get_the_configuration_and_folder_of_the_first(
+    command_of: Callable[..., list[str]],
+) -> None:
+    assert command_of(RunMode.RUN, "/runs/it's")[1:] == [
+        "-c", "from tocsin.cli import train; train()", "model=mae", "seed=3", "hydra.verbose=true",
+        "hydra.run.dir='/runs/it\\'s'",
+    ]  # fmt: skip
+
+
+def test_those_of_a_job_start_no_sweep_and_resume_with_it(command_of: Callable[..., list[str]]) -> None:
+    assert command_of(RunMode.MULTIRUN, "/sweep/1", "last")[3:] == [
+        "model=mae", "seed=3", "ckpt_path='last'", "hydra.run.dir='/sweep/1'"
+    ]  # fmt: skip
+
+
+def test_a_process_that_failed_is_named(tmp_path: Path) -> None:
+    failed = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    fine = subprocess.Popen([sys.executable, "-c", ""])
+    fine.wait()
+    assert distributed.Watch([fine], leader=None).lost() is None
+    lost = distributed.Watch([fine, failed], leader=None).lost(patience=30.0)
+    assert lost == "a process of this run ended with exit code 3; ckpt_path=last resumes it"
+    assert "first process" in str(distributed.Watch([], leader=1 << 22).lost())
+    assert distributed.Watch([], leader=os.getppid()).lost() is None

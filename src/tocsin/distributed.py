@@ -146,7 +146,7 @@ class ProcessLauncher(_SubprocessScriptLauncher):
     """Starts the other processes of this machine once, unless torchrun or srun has done so, and watches them."""
 
     ckpt_path: str | None = None
-    _watch: "_Watch | None" = None
+    _watch: "Watch | None" = None
 
     def launch(
         self, function: Callable[..., Any], *args: Any, trainer: L.Trainer | None = None, **kwargs: Any
@@ -184,7 +184,7 @@ class ProcessLauncher(_SubprocessScriptLauncher):
                 os.environ.pop(name, None)
 
     def _watch_over(self, followers: Sequence[subprocess.Popen[bytes]], *, leader: int | None) -> None:
-        self._watch = _Watch(followers, leader=leader)
+        self._watch = Watch(followers, leader=leader)
         self._watch.start()
 
     def _started(self, local_rank: int) -> subprocess.Popen[bytes]:
@@ -223,7 +223,7 @@ def _quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-class _Watch(threading.Thread):
+class Watch(threading.Thread):
     """Ends this process when one that it cannot go on without has died: a dead process answers no other one.
 
     Args:
