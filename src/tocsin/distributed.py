@@ -107,9 +107,9 @@ class SharedBatchesStrategy(DDPStrategy):
 
     def __init__(self, ckpt_path: str | None = None) -> None:
         self.ckpt_path = ckpt_path
-        # A step may leave parameters alone: a backbone that is frozen at first.
         super().__init__(
-            find_unused_parameters=True,
+            find_unused_parameters=True,  # a step may leave some alone: a backbone that is frozen at first
+            broadcast_buffers=False,  # what a loss writes into them it makes of the whole batch
             # In a Slurm job of one task the others are not started by srun.
             cluster_environment=LightningEnvironment() if os.environ.get("SLURM_NTASKS") == "1" else None,
         )
