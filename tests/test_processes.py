@@ -55,3 +55,8 @@ def test_tasks_of_srun_take_the_time_of_their_job(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("SLURM_JOB_START_TIME")
     with pytest.raises(ConfigError, match=r"add hydra\.run\.dir=<folder>"):
         processes.start_time()
+
+
+def test_a_follower_writes_nothing_whatever_it_is_told() -> None:
+    told = ["model=mae", "hydra/job_logging=tocsin", "hydra.output_subdir=.hydra"]
+    assert processes.follower_arguments(told) == ["model=mae", *processes.FOLLOWER_OPTIONS]

@@ -91,7 +91,7 @@ def _launch(command: str, arguments: list[str]) -> None:
     _refuse_null(arguments, config.conf_dir())
     _refuse_dashes(arguments)
     if processes.is_follower():
-        arguments = [*arguments, *processes.FOLLOWER_OPTIONS]
+        arguments = processes.follower_arguments(arguments)
     sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
     main(TASKS[command])()

@@ -117,7 +117,14 @@ class SharedBatchesStrategy(DDPStrategy):
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
         self._launcher = ProcessLauncher(self.cluster_environment, self.num_processes, self.num_nodes)
-        self._launcher.ckpt_path = self.ckpt_path
+        # What `free:2` found here, another process would not find again.
+        devices = self.parallel_devices or []
+        on_gpu = devices and devices[0].type == "cuda"
+        chosen = [device.index for device in devices] if on_gpu else len(devices)
+        options = [f"++trainer.devices={chosen}".replace(" ", "")]
+        if self.ckpt_path is not None:
+            options.append(f"ckpt_path={quoted(self.ckpt_path)}")
+        self._launcher.options = options
 
     @property
     def own_launcher(self) -> "ProcessLauncher":
@@ -145,7 +152,7 @@ class SharedBatchesStrategy(DDPStrategy):
 class ProcessLauncher(_SubprocessScriptLauncher):
     """Starts the other processes of this machine once, unless torchrun or srun has done so, and watches them."""
 
-    ckpt_path: str | None = None
+    options: Sequence[str] = ()  # of the configuration, which no override of this process names
     _watch: "Watch | None" = None
 
     def launch(
@@ -198,26 +205,25 @@ class ProcessLauncher(_SubprocessScriptLauncher):
             processes.LEADER: str(os.getpid()),
         }
         environment.pop("HYDRA_FULL_ERROR", None)  # set by the command itself
-        return subprocess.Popen(command_again(self.ckpt_path), env=environment)
+        return subprocess.Popen(command_again(self.options), env=environment)
 
 
-def command_again(ckpt_path: str | None) -> list[str]:
-    """The command that runs the configuration of this process once more, in the same folder."""
+def command_again(options: Sequence[str]) -> list[str]:
+    """The command that runs the configuration of this process once more, in the same folder and with options."""
     hydra = HydraConfig.get()
     own = [] if hydra.mode == RunMode.MULTIRUN else list(hydra.overrides.hydra)
     own = [text for text in own if not text.lstrip("+").startswith(("hydra.run.dir=", "hydra.mode="))]
-    if ckpt_path is not None:
-        own.append(f"ckpt_path={_quoted(ckpt_path)}")
     name = hydra.job.config_name
     return [
         *(sys.executable, "-c", f"from tocsin.cli import {name}; {name}()"),
         *hydra.overrides.task,
         *own,
-        f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
+        *options,
+        f"hydra.run.dir={quoted(hydra.runtime.output_dir)}",
     ]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as a value of an override."""
     escaped = text.replace("'", "\\'")
     return f"'{escaped}'"

@@ -44,7 +44,8 @@ from tocsin.tasks.base import Task
 log = logging.getLogger(__name__)
 
 # What Lightning says about itself, and about choices made here on purpose.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 for message in (
     ".*does not have many workers.*",  # a batch is one gather; worker processes only cost
     ".*configure_optimizers` returned `None`.*",  # methods without gradient steps

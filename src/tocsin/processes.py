@@ -5,11 +5,12 @@ here before it is needed: the command line asks before anything is composed.
 """
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 
 from tocsin.errors import ConfigError
 
-# The leader writes the configuration and the log of a run; what the others warn of goes to the screen.
+# The leader writes the configuration and the log of a run; the others say on the screen why they fail.
 FOLLOWER_OPTIONS = ("hydra.output_subdir=null", "hydra/job_logging=follower")
 RANKS = (
     "RANK",
@@ -23,6 +24,12 @@ LEADER = "TOCSIN_LEADER"  # process that started this one
 def is_follower() -> bool:
     """Whether another process than this one writes the files of the run."""
     return any(int(os.environ.get(name, 0)) > 0 for name in RANKS)
+
+
+def follower_arguments(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command that writes no files and says nothing but errors."""
+    keys = tuple(f"{option.partition('=')[0]}=" for option in FOLLOWER_OPTIONS)
+    return [*(text for text in arguments if not text.startswith(keys)), *FOLLOWER_OPTIONS]
 
 
 def n_started() -> int | None:
