@@ -36,8 +36,8 @@ bench: .venv/ready  ## measure speed against peers, as ratios
 bench-gpu: .venv/ready  ## compare bf16-mixed with 32 bit on a GPU; ARGS="--models mae --seeds 1"
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
-tensorboard: .venv/ready  ## show all runs in TensorBoard
-	$(BIN)/tensorboard --logdir . --port 6006
+tensorboard: .venv/ready  ## show runs in TensorBoard by name; ARGS=multirun/<time> for one sweep, by default all
+	$(BIN)/python -m tocsin.tensorboard $(ARGS)
 
 docs: .venv/ready  ## check that every link and command in the pages exists
 	$(BIN)/python -m pytest tests/test_docs.py $(ARGS)

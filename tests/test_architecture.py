@@ -18,8 +18,10 @@ LAYERS = [
     ["data"],
     ["plots", "scoring"],
     ["models"],
-    ["config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks"],
-    ["results_table", "finished_runs", "compare", "callbacks"],
+    ["config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks", "hyper_parameters"],
+    ["results_table", "finished_runs", "compare", "overrides"],
+    ["leaderboard", "board_columns", "board_links"],
+    ["callbacks"],
     [
         "devices",
         "members",
@@ -34,7 +36,7 @@ LAYERS = [
         "run_pictures",
     ],
     ["search"],
-    ["help", "cli", "export", "visualize", "sweep_job", "job_launcher"],
+    ["help", "cli", "export", "visualize", "sweep_job", "job_launcher", "tensorboard"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

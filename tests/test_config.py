@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tocsin import cli, config
-from tocsin.config import check, conf_dir, locate, nearest
+from tocsin.config import check, check_packages, conf_dir, locate, nearest
 from tocsin.errors import ConfigError
 from tocsin.help import help_line
 from tocsin.models.base import SeriesDetector
@@ -461,3 +461,24 @@ def test_task_of_another_kind_is_refused(image_model: str, monkeypatch: pytest.M
     message = "SeriesAnomaly accepts series data, but model and data are of kind picture"
     with pytest.raises(ConfigError, match=message):
         check(cfg)
+
+
+# --- loggers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+def test_a_logger_whose_package_is_missing_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = composed(f"logger={package}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"logger={package} needs a package .*: pip install {package}"):
+        check_packages(cfg)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_packages(cfg)
+
+
+@pytest.mark.parametrize("option", ["none", "tensorboard", "csv", "tensorboard_csv"])
+def test_other_loggers_need_no_package(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = composed(f"logger={option}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_packages(cfg)
+    assert sorted(cfg.logger) == (sorted(option.split("_")) if option != "none" else [])

@@ -7,6 +7,7 @@ here, from signatures alone, before any data are made.
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -36,6 +37,14 @@ ALLOWED_TARGETS = (
     "lightning.pytorch.trainer.",
     "albumentations.",
 )
+
+# Loggers whose package does not come with this one.
+LOGGER_PACKAGES = {
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+    "NeptuneLogger": "neptune",
+    "WandbLogger": "wandb",
+}
 
 # Arguments that the pipeline fills in, by the name of the configuration node.
 FILLED_IN = {
@@ -148,6 +157,18 @@ def check(cfg: DictConfig) -> None:
     _check_kinds(cfg)
 
 
+def check_packages(cfg: DictConfig) -> None:
+    """Check that the packages of the loggers are installed, before a run makes any data.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    for name, node in (cfg.logger or {}).items():
+        package = LOGGER_PACKAGES.get(str(node._target_).rpartition(".")[2]) if node else None
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ConfigError(f"logger={name} needs a package that is not installed: pip install {package}")
+
+
 def _check_top_level(cfg: DictConfig) -> None:
     """Composition refuses unknown keys, unless they come with a plus sign."""
     schema = OmegaConf.get_type(cfg)
@@ -192,7 +213,15 @@ def _check_arguments(key: str, node: DictConfig, target: type) -> None:
     required = {p.name for p in parameters if p.name in known and p.default is p.empty}
     for name in sorted(required - given - filled):
         raise ConfigError(f"{key}.{name} must be given: add +{key}.{name}=...")
-    _check_types(key, node, given, get_type_hints(target.__init__))  # type: ignore[misc]
+    _check_types(key, node, given, _hints(target))
+
+
+def _hints(target: type) -> dict[str, Any]:
+    """Types of a constructor's arguments; none known where they name a package that is not installed."""
+    try:
+        return get_type_hints(target.__init__)  # type: ignore[misc]
+    except NameError:
+        return {}
 
 
 def _check_types(key: str, node: DictConfig, names: Iterable[str], hints: dict[str, Any]) -> None:

@@ -102,7 +102,7 @@ def read_run(folder: Path) -> Run:
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise TocsinError(f"{path} is not a metrics.json of a run: {error}") from error
     plain = OmegaConf.to_container(OmegaConf.load(config)) if config.is_file() else {}
-    return Run(folder, sections, dict(_flat(plain)), _arrays(folder / "scores.npz"))
+    return Run(folder, sections, dict(flat(plain)), _arrays(folder / "scores.npz"))
 
 
 def pair(before: Run, after: Run) -> Pairs | str:
@@ -144,11 +144,11 @@ def better(name: str, first: float, second: float) -> bool | None:
     return (second > first) != name.endswith(LOWER)
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Keys and values of a nested configuration, keys joined by dots."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+            yield from flat(inner, f"{name}.{key}" if name else str(key))
     elif name:
         yield name, value
 

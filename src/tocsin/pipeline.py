@@ -31,7 +31,7 @@ from tocsin.callbacks.embed_run import EmbedRun
 from tocsin.callbacks.progress import EpochLine
 from tocsin.callbacks.report import Report
 from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
-from tocsin.config import check, locate
+from tocsin.config import check, check_packages, locate
 from tocsin.data.module import DataModule
 from tocsin.devices import resolve_devices, resolve_precision
 from tocsin.errors import ConfigError, TocsinError
@@ -66,6 +66,7 @@ def train(cfg: DictConfig) -> float:
     started = datetime.now()
     members = embed_members(cfg)
     check(cfg)
+    check_packages(cfg)
     if cfg.ckpt_path not in (None, "last"):
         read_checkpoint(cfg.ckpt_path)  # a file that is none fails here, before any data are made
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -106,6 +107,7 @@ def evaluate(cfg: DictConfig) -> None:
     """Calibrate and test a trained run again, on its own or on other data."""
     started = datetime.now()
     check(cfg)
+    check_packages(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = read_checkpoint(cfg.ckpt_path)
     datamodule = build_datamodule(cfg, state=checkpoint["data"])

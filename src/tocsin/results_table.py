@@ -147,7 +147,7 @@ def read_rows(folders: Sequence[Path]) -> list[Row]:
         dataset, entity = parts[-2:][0], parts[-1]
         if _of_images(sections) or _of_classes(sections) or _of_patches(sections):
             dataset = entity
-        own = Row(_method(run), dataset, entity, run["seed"], sections)
+        own = Row(method_name(run), dataset, entity, run["seed"], sections)
         free = [Row(name, dataset, entity, 0, {"test": test}) for name, test in sections["baselines"].items()]
         for row in (own, *free):
             rows.setdefault((row.model, row.dataset, row.entity, row.seed), row)
@@ -285,7 +285,7 @@ def _of_patches(sections: Mapping[str, Any]) -> bool:
     return "ap50" in sections["test"]
 
 
-def _method(run: Mapping[str, Any]) -> str:
+def method_name(run: Mapping[str, Any]) -> str:
     """Name of a row: the model, the words the run was tagged with, and whether it began with random weights."""
     marks = [*run.get("tags", []), *([] if run.get("pretrained", True) else ["from scratch"])]
     return f"{run['model']}: {', '.join(marks)}" if marks else str(run["model"])

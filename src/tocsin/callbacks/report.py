@@ -1,23 +1,24 @@
-"""Pictures and numbers of a finished run, to files in `plots/` and to TensorBoard."""
+"""Pictures and numbers of a finished run, to files in `plots/` and to its loggers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from tocsin.finished_runs import flat
+from tocsin.hyper_parameters import hyper_parameters
 from tocsin.plots.save import save
 from tocsin.plots.training import training_curves
 from tocsin.results import Results
 from tocsin.tasks.base import Task
 
 MAX_POINTS_LOGGED = 200_000  # of a PR curve in TensorBoard
-COMPARED = ("model", "data", "optimizer", "scheduler", "threshold", "task", "trainer")
 
 
 class Report(L.Callback):
@@ -56,29 +57,56 @@ class Report(L.Callback):
             trainer: Its loggers get the pictures too.
             config: The run's configuration as plain data.
         """
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         step = trainer.global_step
         for name, figure in task.figures(results):
-            _show(name, figure, run_dir, boards, step)
+            _show(name, figure, run_dir, trainer.loggers, step)
         if self.history:
-            _show("training", training_curves(self.history, self.stages), run_dir, boards, step)
-        for board in boards:
-            _log_numbers(board, results, config, step)
+            curves = training_curves(self.history, self.stages)
+            _show("training", curves, run_dir, trainer.loggers, step)
+        numbers = {f"test/{name}": value for name, value in results.test.items() if np.isfinite(value)}
+        options = hyper_parameters(dict(flat(config)))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(options)
+            logger.log_metrics(numbers, step)
+            logger.save()
+            if isinstance(logger, TensorBoardLogger):
+                _log_comparison(logger, options, numbers, step)
+                _log_board(logger, results, config, step)
 
 
-def _show(name: str, figure: Figure, run_dir: Path, boards: list[TensorBoardLogger], step: int) -> None:
-    save(figure, run_dir / "plots" / f"{name}.png")
-    for board in boards:
-        board.experiment.add_figure(f"plots/{name}", figure, global_step=step, close=False)
+def _show(name: str, figure: Figure, run_dir: Path, loggers: Sequence[Logger], step: int) -> None:
+    """A picture for the folder of the run, and for those loggers that take pictures."""
+    path = save(figure, run_dir / "plots" / f"{name}.png")
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"plots/{name}", figure, global_step=step, close=False)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(f"plots/{name}", [str(path)])
+        elif isinstance(logger, MLFlowLogger) and logger.run_id is not None:
+            logger.experiment.log_artifact(logger.run_id, str(path), "plots")
 
 
-def _log_numbers(board: TensorBoardLogger, results: Results, config: Mapping[str, Any], step: int) -> None:
-    """Configuration, hyper-parameters with final metrics, and the PR curve."""
+def _log_comparison(
+    board: TensorBoardLogger, options: Mapping[str, Any], numbers: Mapping[str, float], step: int
+) -> None:
+    """The run's line of the HParams table.
+
+    Without the summary that lists the columns of that table: TensorBoard would take the first one it meets for all
+    runs, and the options of other models would have no column.
+    """
+    from torch.utils.tensorboard.summary import hparams  # takes 0.2 s, which other loggers need not wait for
+
+    _, start, end = hparams(dict(options), dict(numbers))  # type: ignore[no-untyped-call]
+    writer = board.experiment._get_file_writer()
+    writer.add_summary(start, step)
+    writer.add_summary(end, step)
+
+
+def _log_board(board: TensorBoardLogger, results: Results, config: Mapping[str, Any], step: int) -> None:
+    """Configuration and PR curve."""
     board.experiment.add_text(
         "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```", step
     )
-    metrics = {f"test/{name}": value for name, value in results.test.items() if np.isfinite(value)}
-    board.log_hyperparams(_hyper_parameters(config), metrics)
     scores, labels = results.ranking()
     if labels is not None and labels.any():
         keep = np.linspace(0, len(labels) - 1, min(len(labels), MAX_POINTS_LOGGED)).astype(int)
@@ -87,24 +115,3 @@ def _log_numbers(board: TensorBoardLogger, results: Results, config: Mapping[str
             "test", torch.as_tensor(labels[keep]), torch.as_tensor(ranks), step, num_thresholds=127
         )
     board.experiment.flush()
-
-
-def _hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs are compared by: the options that shape a result, one level of dotted keys with plain values."""
-    flat: dict[str, Any] = {"seed": config["seed"]}
-    for group in COMPARED:
-        flat |= _flat(config.get(group) or {}, group)
-    return flat
-
-
-def _flat(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Options of a group; its class under its own name. What only repeats another key is left out."""
-    flat: dict[str, Any] = {}
-    for key, value in options.items():
-        if key == "_target_":
-            flat[name] = value.rsplit(".", 1)[-1]
-        elif isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}.{key}")
-        elif isinstance(value, int | float | bool) or (isinstance(value, str) and "${" not in value):
-            flat[f"{name}.{key}"] = value
-    return flat

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]  # its types are a package of their own
+from yaml import YAMLError
 
 from tocsin.data.checks import one_line
 from tocsin.data.detection_data import DetectionSet, detection_set, find_category, stored_size
