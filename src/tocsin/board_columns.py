@@ -3,22 +3,23 @@
 Without such a list TensorBoard puts the metrics in alphabetical order and shows the first few of them.
 """
 
-import os
-import time
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tocsin.hyper_parameters import hyper_parameters
 from tocsin.leaderboard.runs import KINDS, Found, Run
+from tocsin.results import write_files
 
 
-def write_columns(path: Path, found: Found) -> None:
-    """Write an event file that lists the columns for some runs.
+def write_columns(path: Path, found: Found, started: float) -> None:
+    """Write an event file that lists the columns for some runs, unless it is there already.
 
     Args:
         path: Where; TensorBoard wants it in the folder of one of the runs.
         found: Runs that the table is about.
+        started: When that run began, in seconds since 1970: TensorBoard takes the time of its first event for that.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -30,24 +31,22 @@ def write_columns(path: Path, found: Found) -> None:
     data = plugin_data_pb2.HParamsPluginData(experiment=table, version=metadata.PLUGIN_DATA_VERSION)
     about = metadata.create_summary_metadata(data)
     value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
-    temporary = path.with_name(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        records = RecordWriter(file)
-        records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        records.write(Event(wall_time=time.time(), summary=Summary(value=[value])).SerializeToString())
-    temporary.replace(path)
+    content = io.BytesIO()
+    records = RecordWriter(content)
+    records.write(Event(wall_time=started, file_version="brain.Event:2").SerializeToString())
+    records.write(Event(wall_time=started, summary=Summary(value=[value])).SerializeToString())
+    if not path.is_file() or path.read_bytes() != content.getvalue():
+        write_files(path.parent, {path.name: content.getvalue()})
 
 
 def _options(configs: Sequence[Mapping[str, Any]]) -> list[Any]:
     from tensorboard.plugins.hparams import api_pb2
 
-    values: dict[str, set[Any]] = {}
-    for config in configs:
-        for key, value in hyper_parameters(config).items():
-            values.setdefault(key, set()).add(value)
+    chosen = [hyper_parameters(config) for config in configs]
     infos = []
-    for key, found in values.items():
-        differs = len(found) > 1
+    for key in dict.fromkeys(key for options in chosen for key in options):
+        found = {options[key] for options in chosen if key in options}
+        differs = len(found) > 1 or not all(key in options for options in chosen)
         if all(isinstance(value, bool) for value in found):
             kind, domain = api_pb2.DATA_TYPE_BOOL, sorted(found)
         elif all(isinstance(value, int | float) for value in found):

@@ -41,9 +41,9 @@ def link_runs(folders: Sequence[Path], into: Path) -> list[str]:
     }
     if not wanted:
         return []
-    columns = next(iter(wanted)).parent / COLUMNS
-    if _synchronise(into, wanted, keep=columns) or not columns.is_file():
-        write_columns(columns, found)
+    first = next(iter(wanted))
+    _synchronise(into, wanted, keep=first.parent / COLUMNS)
+    write_columns(first.parent / COLUMNS, found, started=_started(first.name))
     return list(dict.fromkeys(link.parent.relative_to(into).as_posix() for link in wanted))
 
 
@@ -88,8 +88,8 @@ def _safe(name: str) -> str:
     return plain if len(plain) <= LONGEST else plain[:LONGEST]
 
 
-def _synchronise(into: Path, wanted: Mapping[Path, Path], keep: Path) -> bool:
-    """Make links as wanted, and say if that took any; only links, own files and empty folders are ever removed."""
+def _synchronise(into: Path, wanted: Mapping[Path, Path], keep: Path) -> None:
+    """Make links as wanted; only links, own files and empty folders are ever removed."""
     for place, _, files in os.walk(into, topdown=False):
         for name in files:
             path = Path(place, name)
@@ -97,13 +97,17 @@ def _synchronise(into: Path, wanted: Mapping[Path, Path], keep: Path) -> bool:
                 path.unlink()
         with contextlib.suppress(OSError):  # not empty
             Path(place).rmdir()
-    missing = [
-        link for link, target in wanted.items() if not (link.is_symlink() and link.resolve() == target)
-    ]
-    for link in missing:
+    for link, target in wanted.items():
+        if link.is_symlink() and link.resolve() == target:
+            continue
         link.parent.mkdir(parents=True, exist_ok=True)
         temporary = link.with_name(f".{os.getpid()}.tmp")
         # Relative, so that a sweep may be moved as a whole.
-        temporary.symlink_to(os.path.relpath(wanted[link], link.parent.resolve()))
+        temporary.symlink_to(os.path.relpath(target, link.parent.resolve()))
         temporary.replace(link)
-    return bool(missing)
+
+
+def _started(name: str) -> float:
+    """When a run began, by the name of its first event file."""
+    stamp = name.removeprefix(EVENTS).partition(".")[0]
+    return float(stamp) if stamp.isdecimal() else 0.0

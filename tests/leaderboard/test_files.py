@@ -136,3 +136,8 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     with pytest.raises(SystemExit, match="2"):
         command.main()
     assert "nowhere: there is no such folder" in capsys.readouterr().err
+    (folder / "taken").write_text("a file")
+    monkeypatch.setattr(sys, "argv", ["leaderboard", str(folder), "--output", str(folder / "taken")])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert f"cannot write into {folder / 'taken'}: " in capsys.readouterr().err

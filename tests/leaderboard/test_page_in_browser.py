@@ -133,3 +133,7 @@ def test_a_narrow_window_scrolls_the_table_and_not_the_page(page: Any) -> None:
     page.set_window_size(600, 900)
     inner, outer = page.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert inner <= outer
+    page.execute_script("document.querySelector('summary').parentElement.open = true")
+    detail = page.find_element("css selector", "tr.detail .within")
+    assert detail.rect["x"] >= 0
+    assert detail.rect["x"] + detail.rect["width"] <= 600  # can be read without scrolling sideways

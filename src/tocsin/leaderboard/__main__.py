@@ -39,7 +39,11 @@ def main() -> None:
         parser.error(str(error))
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     sys.stdout.write(render(board, top=max(1, arguments.top), color=color))
-    paths = write(board, arguments.output or arguments.folders[0])
+    output = arguments.output or arguments.folders[0]
+    try:
+        paths = write(board, output)
+    except OSError as error:
+        parser.error(f"cannot write into {output}: {error.strerror}; give another folder with --output")
     sys.stdout.write("".join(f"{path}\n" for path in paths))
 
 

@@ -57,9 +57,8 @@ def detail(
     ]
     body = "".join(f"<div><h3>{title}</h3>{content}</div>" for title, content in panels if content)
     pictured = f'<div class="pictures">{shown}</div>' if shown else ""
-    return (
-        f'<tr class="detail"><td colspan="{n_columns}">{pictured}<div class="panels">{body}</div></td></tr>\n'
-    )
+    inner = f'<div class="within">{pictured}<div class="panels">{body}</div></div>'
+    return f'<tr class="detail"><td colspan="{n_columns}">{inner}</td></tr>\n'
 
 
 def image(picture: Picture) -> str:
