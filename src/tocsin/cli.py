@@ -243,8 +243,9 @@ def run_dir(ckpt_path: str | None, parent: str) -> str:
 
 
 def run_of(ckpt_path: str) -> str:
-    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to."""
-    return str(Path(ckpt_path).parent.parent)
+    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to; else the one that it lies in."""
+    folder = Path(ckpt_path).parent
+    return str(folder.parent if folder.name == "checkpoints" else folder)
 
 
 def files(pattern: str) -> str:
