@@ -148,6 +148,13 @@ def test_command_line_narrows_the_grid_of_a_search(made: list[Launcher]) -> None
     assert {"search=mae_ablation", "++model.d_model=32"} <= set(plan.fixed)
 
 
+def test_options_of_a_group_are_swept_by_their_pattern(made: list[Launcher]) -> None:
+    plan = sweep("model=pca", "scheduler=glob(c*)", "~callbacks.report", plan_only=True)
+    assert plan is not None
+    assert plan.swept == {"scheduler": ["constant", "cosine"]}
+    assert plan.fixed == ["model=pca", "~callbacks.report"]
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (conf_dir() / "search").glob("*.yaml")))
 def test_search_is_a_sweep_without_a_word_more(made: list[Launcher], name: str) -> None:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
