@@ -247,8 +247,9 @@ def run_dir(ckpt_path: str | None, parent: str) -> str:
 
 
 def run_of(ckpt_path: str) -> str:
-    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to."""
-    return str(Path(ckpt_path).parent.parent)
+    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to; of others, where they lie."""
+    folder = Path(ckpt_path).parent
+    return str(folder.parent if folder.name == "checkpoints" else folder)
 
 
 def files(pattern: str) -> str:
