@@ -86,6 +86,19 @@ def test_a_single_seed_of_the_baseline_is_told(tmp_path: Path) -> None:
     assert row(found, "mae").p is None
 
 
+def test_too_few_seeds_are_told_and_baselines_alone_need_no_remark(tmp_path: Path) -> None:
+    baseline = {"pca": {1: 0.5, 2: 0.5, 3: 0.5}}
+    alone = table(sweep(tmp_path / "alone", baseline))
+    assert alone.notes == []
+    with_two = table(sweep(tmp_path / "two", baseline | {"mae": {1: 0.6, 2: 0.7}}))
+    assert with_two.notes == [
+        "No entry has 3 seeds that change its result, so no lead can be told from luck."
+    ]
+    nothing = table(sweep(tmp_path / "nothing", {"mae": {1: 0.6}}, baselines={}))
+    assert nothing.notes[0].startswith("No baseline was measured here")
+    assert nothing.rows[0].lead is None
+
+
 def test_scores_without_a_model_follow_the_seed_of_their_runs(tmp_path: Path) -> None:
     for seed, value in ((1, 0.1), (2, 0.3)):
         baselines = {"random": {"vus_pr": value}}
@@ -97,9 +110,11 @@ def test_scores_without_a_model_follow_the_seed_of_their_runs(tmp_path: Path) ->
 
 def test_random_weights_never_compete_but_classifiers_do(tmp_path: Path) -> None:
     images, classes = tmp_path / "images", tmp_path / "classes"
-    write_run(images / "0", {}, metric="image_auroc", value=0.99, pretrained=False, model="dinomaly")
-    write_run(images / "1", {}, metric="image_auroc", value=0.7, model="draem")
+    data = {"metric": "image_auroc", "source": "hdmap/domain_A"}
+    write_run(images / "0", {}, value=0.99, pretrained=False, model="dinomaly", **data)
+    write_run(images / "1", {}, value=0.7, model="draem", **data)
     found = table(images)
+    assert found.title == "hdmap/domain_A"
     assert [row.name for row in found.rows if not row.baseline] == ["draem"]
     assert [(row.name, row.rank) for row in found.unranked] == [("dinomaly: from scratch", None)]
     assert "pretrained: false" in found.unranked[0].reason

@@ -104,6 +104,13 @@ def test_series_that_no_configuration_shares_are_compared_apart(tmp_path: Path) 
     assert sorted(len(entries) for entries in sets(tmp_path)) == [1, 2]
 
 
+def test_entities_are_compared_one_by_one_where_no_configuration_has_all(tmp_path: Path) -> None:
+    done = [("mae", "a"), ("mae", "b"), ("pca", "b"), ("pca", "c")]
+    for number, (model, entity) in enumerate(done):
+        run(tmp_path, number, model=model, source=f"smd/{entity}", fingerprint=entity)
+    assert sorted(len(entries) for entries in sets(tmp_path)) == [1, 1, 2]
+
+
 def test_a_lost_job_belongs_to_the_entry_with_its_configuration(tmp_path: Path) -> None:
     run(tmp_path, 0, seed=1, model__d_model=16)
     run(tmp_path, 1, seed=1, model__d_model=32)

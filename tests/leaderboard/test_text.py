@@ -34,6 +34,22 @@ def test_lines_fit_the_width_and_hold_the_numbers(folder: Path) -> None:
     assert "[bold]out of memory" in text  # signs of markup are text
 
 
+def test_jobs_without_a_result_are_named_or_only_counted(folder: Path) -> None:
+    for place in range(5, 30):
+        write_failed(
+            folder / str(place), {"model.d_model": place}, state=State.PRUNED, error="others were better"
+        )
+    board = build([folder])
+    text = render(board)
+    assert "26 job(s) without a result: 1 failed, 25 pruned" in text
+    assert text.count("others were better") == 19
+    assert "and 6 more: see leaderboard.html" in text
+    counted = render(board, errors=False)
+    assert "26 job(s) without a result: 1 failed, 25 pruned" in counted
+    assert "others were better" not in counted
+    assert "more: see" not in counted
+
+
 def test_a_file_gets_no_signs_of_colours(folder: Path) -> None:
     board = build([folder])
     assert "\x1b[" not in render(board)

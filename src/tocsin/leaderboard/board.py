@@ -128,29 +128,33 @@ def _tested(rows: Sequence[Row], reference: Row) -> list[Row]:
 
 
 def _notes(rows: Sequence[Row], reference: Row | None, entries: Sequence[Entry]) -> list[str]:
-    notes = []
-    n_tests = sum(row.p is not None for row in rows)
-    if reference is None:
-        notes.append("No baseline was measured here: add model=pca,kmeans,iforest to the sweep.")
-    elif n_tests:
-        many = "1 entry" if n_tests == 1 else f"{n_tests} entries"
-        notes.append(
-            f"* beats {reference.label}, the best baseline, with p < {LEVEL}: one-sided t-tests over seeds, "
-            f"adjusted by Holm's method over {many}; \N{EN DASH}: fewer than {MIN_SEEDS} seeds, or they change "
-            "nothing."
-        )
-    elif len(reference.values) < MIN_SEEDS:
-        notes.append(
-            f"{reference.label}, the best baseline, has {len(reference.values)} seed(s): it takes {MIN_SEEDS} "
-            "of both to tell a lead from luck."
-        )
-    else:
-        notes.append(f"It takes {MIN_SEEDS} seeds that change something to tell a lead from luck.")
+    notes = _on_luck(rows, reference)
     if n_lost := sum(len(entry.lost) for entry in entries):
         notes.append(f"{n_lost} job(s) of these entries have no result: means are over the other seeds.")
     if n_old := sum(len(entry.repeated) for entry in entries):
         notes.append(f"{n_old} older run(s) of the same configuration and seed are left out.")
     return notes
+
+
+def _on_luck(rows: Sequence[Row], reference: Row | None) -> list[str]:
+    """What the marks of a table mean, or why there are none."""
+    if all(row.baseline for row in rows):
+        return []
+    if reference is None:
+        return ["No baseline was measured here: add model=pca,kmeans,iforest to the sweep."]
+    if n_tests := sum(row.p is not None for row in rows):
+        many = "1 entry" if n_tests == 1 else f"{n_tests} entries"
+        return [
+            f"* beats {reference.label}, the best baseline, with p < {LEVEL}: one-sided t-tests over seeds, "
+            f"adjusted by Holm's method over {many}; \N{EN DASH}: fewer than {MIN_SEEDS} seeds, or they change "
+            "nothing."
+        ]
+    if len(reference.values) < MIN_SEEDS:
+        return [
+            f"{reference.label}, the best baseline, has {len(reference.values)} seed(s): it takes {MIN_SEEDS} "
+            "of both to tell a lead from luck."
+        ]
+    return [f"No entry has {MIN_SEEDS} seeds that change its result, so no lead can be told from luck."]
 
 
 def _titled(tables: Sequence[Table]) -> list[Table]:

@@ -52,10 +52,10 @@ class Entry:
 
 
 def place_of(run: Run) -> tuple[str, str]:
-    """Data set and entity of a run: of series the folder and the file, else twice the same."""
+    """Data set and entity of a run: of series the folder and the file, else the set with its part, and the part."""
     source = run.sections["data"].get("source") or run.sections["run"].get("data") or "data"
     parts = Path(source).parts
-    return (parts[-2:][0], parts[-1]) if run.kind is SERIES else (parts[-1], parts[-1])
+    return (parts[-2:][0] if run.kind is SERIES else "/".join(parts[-2:])), parts[-1]
 
 
 def entry_key(config: Mapping[str, Any], overrides: Mapping[str, str], tags: str) -> Hashable:

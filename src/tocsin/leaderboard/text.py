@@ -18,13 +18,14 @@ NONE = "\N{EN DASH}"
 MAX_LOST = 20  # lines of jobs without a result
 
 
-def render(board: Board, *, top: int = 20, color: bool = False) -> str:
+def render(board: Board, *, top: int = 20, color: bool = False, errors: bool = True) -> str:
     """All tables as text.
 
     Args:
         board: What to show.
         top: Lines of a table; the best baseline is shown even if it stands below them.
         color: Whether to write the signs that colour a terminal.
+        errors: Whether to name jobs without a result, with their errors; else they are only counted.
     """
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, force_terminal=color, no_color=not color, highlight=False)
@@ -33,7 +34,7 @@ def render(board: Board, *, top: int = 20, color: bool = False) -> str:
         for note in _below(table, top):
             console.print(escape(note), style="dim")
         console.print()
-    _print_lost(console, board)
+    _print_lost(console, board, MAX_LOST if errors else 0)
     return out.getvalue()
 
 
@@ -95,17 +96,17 @@ def _below(table: Table, top: int) -> Iterable[str]:
     yield from table.notes
 
 
-def _print_lost(console: Console, board: Board) -> None:
+def _print_lost(console: Console, board: Board, most: int) -> None:
     if not board.lost:
         return
     states = [job.state for job in board.lost]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     console.print(f"{len(board.lost)} job(s) without a result: {counts}", style="bold red")
-    for job in board.lost[:MAX_LOST]:
+    for job in board.lost[:most]:
         given = " ".join(f"{key}={value}" for key, value in job.overrides.items())
         console.print(escape(f"  {job.folder}: {job.state}: {job.error}" + (f" [{given}]" if given else "")))
-    if len(board.lost) > MAX_LOST:
-        console.print(f"  and {len(board.lost) - MAX_LOST} more: see leaderboard.html")
+    if 0 < most < len(board.lost):
+        console.print(f"  and {len(board.lost) - most} more: see leaderboard.html")
 
 
 # --- cells, for the page too ----------------------------------------------------------------------------------
