@@ -115,6 +115,8 @@ def test_quick_and_full_stand_against_each_other():
         *((0.2, 0.9), (0.3, 0.7), (0.4, 0.8)),
     ]
     assert right.get_title(loc="left") == "the best one is number 2 in quick"
+    alone = quick_against_full(JOBS[:1], "loss", (np.nan, np.nan), np.array([0.9]))
+    assert alone.axes[0].get_title(loc="left") == "1 job"
 
 
 def test_stage_without_a_finished_job_is_said():

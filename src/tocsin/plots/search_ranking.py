@@ -86,7 +86,7 @@ def quick_against_full(
     Args:
         jobs: In any order.
         metric: What the qualities are.
-        correlations: Kendall's and Spearman's.
+        correlations: Kendall's and Spearman's; NaN where they are undefined.
         curve: (N,) best quality in full among the first 1 to N jobs of the quick order.
         title: First line.
 
@@ -102,11 +102,12 @@ def quick_against_full(
         color = OVERALL if job.overall else DIVERSE
         left.plot([job.quick], [job.full], "o", color=color, markersize=6, alpha=0.8, markeredgecolor="white")
     kendall, spearman = correlations
+    known = f"Kendall {kendall:.2f}, Spearman {spearman:.2f}, " if np.isfinite(correlations).all() else ""
     style_axes(
         left,
         f"{metric} in quick",
         f"{metric} in full",
-        f"Kendall {kendall:.2f}, Spearman {spearman:.2f}, {len(done)} jobs",
+        f"{known}{len(done)} job{'' if len(done) == 1 else 's'}",
     )
     places = np.arange(1, len(curve) + 1)
     right.plot(places, curve, color=INK, linewidth=1.6, drawstyle="steps-post")
