@@ -32,7 +32,8 @@ LAYERS = [
         "prediction",
         "onnx_export",
     ],
-    ["help", "cli", "export", "sweep_job", "job_launcher"],
+    ["service"],
+    ["help", "cli", "export", "serve", "sweep_job", "job_launcher"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

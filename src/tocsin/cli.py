@@ -39,6 +39,11 @@ def export() -> None:
     _run("export")
 
 
+def serve() -> None:
+    """Entry point of python -m tocsin.serve and tocsin-serve."""
+    _run("serve")
+
+
 def _run(command: str) -> None:
     from tocsin.config import conf_dir
 
@@ -86,7 +91,7 @@ def _launch(command: str, arguments: list[str]) -> None:
     from tocsin import config
 
     register()
-    if command != "train":
+    if command in OF_A_RUN:
         ConfigStore.instance().store("run", _config_of_run(command, arguments), package="_global_")
     _refuse_null(arguments, config.conf_dir())
     _refuse_dashes(arguments)
@@ -106,6 +111,7 @@ def register() -> None:
     store.store("evaluate_schema", config.EvaluateSchema)
     store.store("predict_schema", config.PredictSchema)
     store.store("export_schema", config.ExportSchema)
+    store.store("serve_schema", config.ServeSchema)
     _register_resolvers()
     _prefer_files(config.conf_dir())
 
@@ -198,6 +204,13 @@ def _export(cfg: Any) -> None:
         export(cfg)
 
 
+def _serve(cfg: Any) -> None:
+    from tocsin.service.server import serve
+
+    with _one_line():
+        serve(cfg)
+
+
 # Groups that are one object each: their keys are arguments of its constructor.
 OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
 
@@ -206,7 +219,9 @@ TASKS: dict[str, Callable[[Any], Any]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "export": _export,
+    "serve": _serve,
 }
+OF_A_RUN = ("evaluate", "predict", "export")  # these begin with the configuration inside a checkpoint
 
 
 # --- run folders --------------------------------------------------------------------------------------------
