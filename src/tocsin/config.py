@@ -105,6 +105,7 @@ class ServeSchema:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    hosts: list[str] = field(default_factory=list)
     folder: str = "service"
     database: str = MISSING
     models: str = "outputs"

@@ -4,6 +4,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from tocsin.service.settings import Settings, settings_of
 
+SOCKET_MESSAGE = 1 << 20  # bytes; a row of a stream is far shorter
+PATIENCE_S = 10  # for open connections, such as those that listen to events, when the server ends
+
 
 def serve(cfg: DictConfig) -> None:
     """Serve until interrupted.
@@ -20,4 +23,12 @@ def run(settings: Settings) -> None:
 
     from tocsin.service.app import create_app
 
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        server_header=False,
+        ws_max_size=SOCKET_MESSAGE,
+        timeout_graceful_shutdown=PATIENCE_S,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from tocsin.config import nearest
 from tocsin.errors import ConfigError
+from tocsin.service.keys import is_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Limits:
     upload_mb: float = 512
     unpacked_mb: float = 2048
     files: int = 20_000
+    labels_mb: float = 128
     pixels: int = 50_000_000
     rows: int = 1_000_000
     queued: int = 100
@@ -31,6 +33,7 @@ class Settings:
     Attributes:
         host: Address to listen at.
         port: 0 takes a free one.
+        hosts: Further names by which browsers reach the server.
         folder: Uploads (`datasets/`), jobs (`jobs/<id>/`) and logs.
         database: URL.
         models: Folder below which checkpoints are loaded.
@@ -41,6 +44,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    hosts: tuple[str, ...] = ()
     folder: Path = Path("service")
     database: str = "sqlite:///service/service.db"
     models: Path = Path("outputs")
@@ -49,14 +53,25 @@ class Settings:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        if not self.keys and not _of_this_machine(self.host):
+        if not self.keys and not self.local:
             raise ConfigError(
                 f"host={self.host} can be reached from other machines, and there are no keys: make one with "
                 "python -m tocsin.service.keys <name>, and set keys.<name>=<hash>"
             )
+        for name, stored in self.keys.items():
+            if not is_hash(stored):
+                raise ConfigError(
+                    f"keys.{name} is no hash of a key; python -m tocsin.service.keys {name} makes a key and the line "
+                    "to configure"
+                )
         for name in Limits.__dataclass_fields__:
             if getattr(self.limits, name) <= 0:
                 raise ConfigError(f"limits.{name}={getattr(self.limits, name)} is not positive")
+
+    @property
+    def local(self) -> bool:
+        """Whether the address cannot be reached from other machines."""
+        return _of_this_machine(self.host)
 
 
 def settings_of(plain: Mapping[str, Any]) -> Settings:
@@ -69,7 +84,15 @@ def settings_of(plain: Mapping[str, Any]) -> Settings:
     for name in sorted(set(limits) - set(Limits.__dataclass_fields__)):
         raise ConfigError(f"there is no key limits.{name}; {nearest(name, Limits.__dataclass_fields__)}")
     paths = {name: Path(plain[name]).expanduser() for name in ("folder", "models")}
-    return Settings(**{**plain, **paths, "keys": dict(plain["keys"]), "limits": Limits(**limits)})
+    return Settings(
+        **{
+            **plain,
+            **paths,
+            "hosts": tuple(plain["hosts"]),
+            "keys": dict(plain["keys"]),
+            "limits": Limits(**limits),
+        }
+    )
 
 
 def _of_this_machine(host: str) -> bool:
