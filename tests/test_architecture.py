@@ -18,7 +18,7 @@ LAYERS = [
     ["data"],
     ["plots", "scoring"],
     ["models"],
-    ["config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks"],
+    ["composing", "config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks"],
     ["results_table", "finished_runs", "compare", "callbacks"],
     [
         "devices",
