@@ -193,8 +193,8 @@ def _serve(cfg: Any) -> None:
         serve(cfg)
 
 
-# Groups that are one object each: their keys are arguments of its constructor.
-OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer")
+# Groups that are one object each: their keys are arguments of its constructor; keys of the service have any name.
+OPTION_GROUPS = ("data", "model", "task", "optimizer", "scheduler", "threshold", "trainer", "keys")
 
 TASKS: dict[str, Callable[[Any], Any]] = {
     "train": _train,

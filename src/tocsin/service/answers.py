@@ -87,7 +87,7 @@ def _of_http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == 404 and line == "Not Found":
         line = f"there is no {request.url.path}; /docs lists what there is"
     if error.status_code == 405:
-        line = f"{request.url.path} does not know {request.method}; it knows {headers.get('allow', 'others')}"
+        line = f"{request.url.path} does not know {request.method}; it knows {headers.get('Allow', 'others')}"
     return problem(error.status_code, line, headers)
 
 

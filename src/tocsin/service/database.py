@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
 
 from tocsin.data.catalog_database import check_file, make_engine
 from tocsin.data.checks import one_line
@@ -50,7 +51,7 @@ def database_engine(url: str) -> Engine:
     """
     sqlite = url.startswith("sqlite")
     options = {"connect_args": {"timeout": WAIT_S}} if sqlite else {"pool_pre_ping": True}
-    engine = make_engine(url, pool_size=5, max_overflow=CONNECTIONS - 5, **options)
+    engine = make_engine(url, poolclass=QueuePool, pool_size=5, max_overflow=CONNECTIONS - 5, **options)
     if sqlite:
         event.listen(engine, "connect", _write_ahead)
     return engine

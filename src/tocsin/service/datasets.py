@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Engine, column, delete, select, table
+from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.exc import IntegrityError
 
 from tocsin.data.box_file import BoxFile
@@ -28,6 +28,7 @@ from tocsin.data.yolo_txt import read_yolo_folder
 from tocsin.errors import DataError
 from tocsin.service.answers import Refused
 from tocsin.service.archives import unpack
+from tocsin.service.job_table import OPEN, PatchJob
 from tocsin.service.pictures import check_pictures
 from tocsin.service.settings import Settings
 
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 PLACE = "datasets"  # below the folder of the service
 INCOMING = ".incoming-"  # no data set can be called so
-OPEN_JOBS = ("queued", "running")
 
 
 def add(engine: Engine, settings: Settings, name: str, archive: BinaryIO) -> dict[str, Any]:
@@ -174,8 +174,7 @@ def _names(connection: Connection) -> set[str]:
 
 def _in_use(connection: Connection) -> set[str]:
     """Names of the data sets that jobs read, which wait or run."""
-    jobs = table("patch_jobs", column("dataset"), column("state"))
-    query = select(jobs.c.dataset).where(jobs.c.state.in_(OPEN_JOBS)).distinct()
+    query = select(PatchJob.dataset).where(PatchJob.state.in_(OPEN)).distinct()
     return set(connection.execute(query).scalars())
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tocsin.service.answers import Refused, problem
@@ -190,6 +191,10 @@ async def _measured(app: ASGIApp, scope: Scope, receive: Receive, send: Send, li
                 headers.setdefault(name, value)
         await send(message)
 
-    await app(scope, counted, guarded)
+    try:
+        await app(scope, counted, guarded)
+    except ClientDisconnect:
+        if taken <= limit:
+            raise
     if taken > limit and not begun:
         await _refuse(_too_large(limit), scope, receive, send)

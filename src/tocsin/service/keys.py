@@ -46,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Give the key as `Authorization: Bearer <key>`, as `X-API-Key: <key>`, or to a browser that "
         "asks for a password, with any user name.",
     )
-    parser.add_argument("name", help="of who gets it: letters, digits, - and _")
+    parser.add_argument("name", help="of who gets it: letters, digits and _")
     name = parser.parse_args(arguments).name
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        parser.error(f"{name!r} is no name: up to 64 letters, digits, - and _ are")
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,64}", name):
+        parser.error(f"{name!r} is no name: up to 64 letters, digits and _ are")
     key = new_key()
     sys.stdout.write(f"key, shown this once: {key}\nto configure the server: keys.{name}={hash_of(key)}\n")
 
