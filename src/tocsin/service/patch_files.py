@@ -1,7 +1,7 @@
 """What a patch job leaves in its folder, as others read it while it runs and when it is done.
 
-All of it is written whole or not at all, but for `progress.jsonl`, which grows by lines, and is cut when a job goes on
-from a checkpoint.
+All of it is written whole or not at all, but for `progress.jsonl`, which grows by lines, and is cut when a job goes
+on from a checkpoint.
 """
 
 import json

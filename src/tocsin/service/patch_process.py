@@ -1,8 +1,8 @@
 """A patch job in a process of its own: `train.py` with the overrides of the job.
 
 It lives no longer than whoever started it holds the job: that one sends a beat through a pipe while it does. When
-the pipe closes, or is silent for too long, the process ends at once, wherever it is. All it writes is written whole or
-not at all, so there is nothing to clean up.
+the pipe closes, or is silent for too long, the process ends at once, wherever it is. All it writes is written whole
+or not at all, so there is nothing to clean up.
 """
 
 import logging

@@ -1,9 +1,10 @@
 """The workers of patch jobs: one process per device, and one thread that gives them work and watches them.
 
-The thread claims a job for a device that is free, starts a process for it, and says once a second to the database and
-to the process that both are still there. A process that dies takes nothing with it: its job waits again, and goes on
-from its last checkpoint. A server that dies is silent; after `LEASE_S` another one, or itself anew, puts its jobs back.
-Its processes have ended with it; one that lost its server in another way ends before that time is up (`SILENT_S`).
+The thread claims a job for a device that is free, starts a process for it, and says once a second to the database
+and to the process that both are still there. A process that dies takes nothing with it: its job waits again, and
+goes on from its last checkpoint. A server that dies is silent; after `LEASE_S` another one, or itself anew, puts its
+jobs back. Its processes have ended with it; one that lost its server in another way ends before that time is up
+(`SILENT_S`).
 """
 
 import asyncio
