@@ -7,11 +7,12 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from tocsin import __version__
-from tocsin.service import answers, routes_datasets
+from tocsin.service import answers, routes_datasets, routes_patches
 from tocsin.service.database import open_database
 from tocsin.service.datasets import tidy
 from tocsin.service.gate import Gate
 from tocsin.service.settings import Settings
+from tocsin.service.workers import patch_workers
 
 
 class Health(BaseModel):
@@ -40,6 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Gate, settings=settings)  # the last one added is the first that is passed
     answers.add_handlers(app)
     app.include_router(routes_datasets.router)
+    app.include_router(routes_patches.router)
 
     @app.get("/health", tags=["service"])
     def health() -> Health:
@@ -51,12 +53,13 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """What the routes need while the server runs: the database, workers and loaded models."""
+    """What the routes need while the server runs: the database and workers."""
     settings: Settings = app.state.settings
     settings.folder.mkdir(parents=True, exist_ok=True)
-    app.state.engine = open_database(settings.database)
+    engine = app.state.engine = open_database(settings.database)
     try:
-        tidy(app.state.engine, settings)
-        yield
+        tidy(engine, settings)
+        async with patch_workers(settings, engine) as app.state.patch_workers:
+            yield
     finally:
-        app.state.engine.dispose()
+        engine.dispose()

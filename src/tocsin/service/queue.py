@@ -101,6 +101,13 @@ def cancel(engine: Engine, id: str) -> bool:
     )
 
 
+def waiting(engine: Engine) -> bool:
+    """Whether any job waits: to look takes no lock, to claim does."""
+    query = select(PatchJob.number).where(PatchJob.state == JobState.QUEUED).limit(1)
+    with engine.connect() as connection:
+        return connection.execute(query).first() is not None
+
+
 # --- for workers ----------------------------------------------------------------------------------------------------
 
 

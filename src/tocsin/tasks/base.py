@@ -71,6 +71,7 @@ class Task(L.LightningModule):
         self.stage_index = 0
         self.stage_epoch = 0  # epochs completed in the current stage
         self._stage_over = False
+        self.terms: dict[str, Tensor] = {}  # of the loss of the last step, for callbacks
         self._enter_stage()
 
     # --- stages -------------------------------------------------------------------------------------
@@ -206,6 +207,7 @@ class Task(L.LightningModule):
                 self.detector.finish()
             return None
         terms = self.detector.loss(batch)
+        self.terms = {name: value.detach() for name, value in terms.items()}
         self._stop_if_not_finite(terms, batch_idx)
         self._log_terms("train", terms, batch)
         return terms["loss"]
