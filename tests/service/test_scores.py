@@ -77,7 +77,7 @@ def test_csv_gives_what_predict_gives(client: TestClient, drawn: Path, predicted
 
 
 def test_json_rows_in_any_order_of_channels(client: TestClient, drawn: Path, predicted: pd.DataFrame) -> None:
-    names, rows = rows_of(drawn / "test.csv")
+    _, rows = rows_of(drawn / "test.csv")
     assert_as_predicted(client.post(SERIES, json={"rows": rows}).json(), predicted)
     turned = [[c, a, b] for a, b, c in rows]
     assert_as_predicted(
@@ -228,9 +228,16 @@ def test_the_heat_map_itself(client: TestClient, files: list[Path]) -> None:
 
 
 def huge_png() -> bytes:
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
-    chunk = b"IHDR" + header
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    """A header that claims 100 000 x 100 000 pixels, and hardly any data."""
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0),
+        b"IDAT": zlib.compress(b"0"),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
 
 
 def tiff_bomb() -> bytes:
