@@ -52,15 +52,15 @@ def refused(client: TestClient, settings: Settings, archive: bytes, status: int,
 
 @pytest.mark.parametrize("files", [coco_files(), coco_files(prefix="my data/"), yolo_files()])
 def test_upload_list_read_and_delete(
-    client: TestClient, settings: Settings, files: dict[str, bytes | str]
+    server: TestClient, settings: Settings, files: dict[str, bytes | str]
 ) -> None:
-    answer = upload(client, zipped(files))
+    answer = upload(server, zipped(files))
     assert answer.status_code == 201, answer.text
     assert answer.headers["location"] == "/v1/datasets/street"
     row = answer.json()
     assert row.pop("imported").endswith("Z")
     assert row == {"name": "street", "images": 2, "annotations": 2, "categories": ["person", "dog"]}
-    assert [item["name"] for item in client.get("/v1/datasets").json()] == ["street"]
+    assert [item["name"] for item in server.get("/v1/datasets").json()] == ["street"]
     found = read_catalog(settings.database, dataset="street", category="dog")
     assert [path.relative_to(settings.folder).as_posix() for path in found.paths] == [
         "datasets/street/images/a.png",
@@ -68,60 +68,60 @@ def test_upload_list_read_and_delete(
     ]
     assert found.boxes == pytest.approx(np.array([[30, 5, 50, 35]]), abs=1e-3)
     assert found.owner.tolist() == [0]
-    assert client.delete("/v1/datasets/street").status_code == 204
-    assert client.get("/v1/datasets").json() == []
+    assert server.delete("/v1/datasets/street").status_code == 204
+    assert server.get("/v1/datasets").json() == []
     assert stored(settings) == []
-    assert upload(client, zipped(files)).status_code == 201  # the name is free again
+    assert upload(server, zipped(files)).status_code == 201  # the name is free again
 
 
-def test_only_what_a_data_set_needs_is_unpacked(client: TestClient, settings: Settings) -> None:
+def test_only_what_a_data_set_needs_is_unpacked(server: TestClient, settings: Settings) -> None:
     files = coco_files() | {
         "README.md": "hello",
         "images/notes.txt": "no",
         "__MACOSX/images/._a.png": b"\0",
         "x.py": "",
     }
-    assert upload(client, zipped(files)).status_code == 201
+    assert upload(server, zipped(files)).status_code == 201
     root = settings.folder / "datasets" / "street"
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     assert names == ["images/a.png", "images/sub/b.png", "instances.json"]
 
 
-def test_the_only_json_file_may_have_any_name(client: TestClient) -> None:
+def test_the_only_json_file_may_have_any_name(server: TestClient) -> None:
     files = coco_files()
     files["labels of mine.json"] = files.pop("instances.json")
-    assert upload(client, zipped(files)).json()["annotations"] == 2
+    assert upload(server, zipped(files)).json()["annotations"] == 2
 
 
-def test_a_name_is_taken_once(client: TestClient, settings: Settings) -> None:
+def test_a_name_is_taken_once(server: TestClient, settings: Settings) -> None:
     archive = zipped(coco_files())
-    assert upload(client, archive).status_code == 201
-    answer = upload(client, archive)
+    assert upload(server, archive).status_code == 201
+    answer = upload(server, archive)
     assert (answer.status_code, answer.json()) == (
         409,
         {"error": "there is a data set 'street' already; delete it first, or choose another name"},
     )
     assert stored(settings) == ["street"]
-    assert len(client.get("/v1/datasets").json()) == 1
+    assert len(server.get("/v1/datasets").json()) == 1
 
 
 @pytest.mark.parametrize(
     "name", ["", "..", ".incoming-x", "a/b", "a b", "x" * 65, "x'; DROP TABLE images; --", "ä"]
 )
-def test_names_that_are_none(client: TestClient, settings: Settings, name: str) -> None:
-    answer = upload(client, zipped(coco_files()), name)
+def test_names_that_are_none(server: TestClient, settings: Settings, name: str) -> None:
+    answer = upload(server, zipped(coco_files()), name)
     assert answer.status_code == 422
     assert "body.name" in answer.json()["error"]
     assert stored(settings) == []
 
 
-def test_delete_of_none(client: TestClient) -> None:
+def test_delete_of_none(server: TestClient) -> None:
     for name in ("street", "x'; DROP TABLE datasets; --", "%00", "%ff", ".."):
-        assert client.delete(f"/v1/datasets/{name}").status_code in (404, 405)
-    assert client.get("/v1/datasets").json() == []
+        assert server.delete(f"/v1/datasets/{name}").status_code in (404, 405)
+    assert server.get("/v1/datasets").json() == []
 
 
-def test_number_of_queries_does_not_grow_with_images(client: TestClient) -> None:
+def test_number_of_queries_does_not_grow_with_images(server: TestClient) -> None:
     numbers = []
     for n_images in (2, 40):
         content = {
@@ -137,7 +137,7 @@ def test_number_of_queries_does_not_grow_with_images(client: TestClient) -> None
 
         event.listen(Engine, "before_cursor_execute", note)
         assert (
-            upload(client, zipped({"a.json": json.dumps(content), **files}), f"s{n_images}").status_code
+            upload(server, zipped({"a.json": json.dumps(content), **files}), f"s{n_images}").status_code
             == 201
         )
         event.remove(Engine, "before_cursor_execute", note)
@@ -145,20 +145,20 @@ def test_number_of_queries_does_not_grow_with_images(client: TestClient) -> None
     assert numbers[0] == numbers[1] <= 16
 
 
-def test_a_data_set_that_a_job_reads_is_kept(client: TestClient, settings: Settings) -> None:
-    upload(client, zipped(coco_files()))
+def test_a_data_set_that_a_job_reads_is_kept(server: TestClient, settings: Settings) -> None:
+    upload(server, zipped(coco_files()))
     row = "(1, 'a', '{}', 'street', :state, 0, 0)"
-    with client.app.state.engine.begin() as connection:  # type: ignore[attr-defined]
+    with server.app.state.engine.begin() as connection:  # type: ignore[attr-defined]
         statement = (
             f"INSERT INTO patch_jobs (number, id, request, dataset, state, deaths, created) VALUES {row}"
         )
         connection.execute(text(statement), {"state": "queued"})
-    answer = client.delete("/v1/datasets/street")
+    answer = server.delete("/v1/datasets/street")
     assert (answer.status_code, "is read by a patch job" in answer.text) == (409, True)
     assert (settings.folder / "datasets" / "street" / "images" / "a.png").is_file()
-    with client.app.state.engine.begin() as connection:  # type: ignore[attr-defined]
+    with server.app.state.engine.begin() as connection:  # type: ignore[attr-defined]
         connection.execute(text("UPDATE patch_jobs SET state = 'finished'"))
-    assert client.delete("/v1/datasets/street").status_code == 204
+    assert server.delete("/v1/datasets/street").status_code == 204
 
 
 # --- hostile archives ---------------------------------------------------------------------------------------
@@ -194,14 +194,14 @@ def with_entry(info: zipfile.ZipInfo, content: bytes = b"x") -> bytes:
         "images/" + "x/" * 20 + "a.png",
     ],
 )
-def test_paths_that_lead_elsewhere(client: TestClient, settings: Settings, name: str) -> None:
-    refused(client, settings, with_entry(entry(name)), 422, "the archive names a file ")
+def test_paths_that_lead_elsewhere(server: TestClient, settings: Settings, name: str) -> None:
+    refused(server, settings, with_entry(entry(name)), 422, "the archive names a file ")
     assert not list(settings.folder.parent.rglob("evil.png"))
 
 
-def test_a_name_that_goes_on_after_its_end(client: TestClient, settings: Settings) -> None:
+def test_a_name_that_goes_on_after_its_end(server: TestClient, settings: Settings) -> None:
     archive = with_entry(entry("images/c.png")).replace(b"images/c.png", b"images/c.p\0g")
-    refused(client, settings, archive, 422, "the archive names a file 'images/c.p\\x00g'")
+    refused(server, settings, archive, 422, "the archive names a file 'images/c.p\\x00g'")
 
 
 @pytest.mark.parametrize(
@@ -236,24 +236,24 @@ def test_a_name_that_goes_on_after_its_end(client: TestClient, settings: Setting
     ],
 )
 def test_archives_that_are_not_taken(
-    client: TestClient, settings: Settings, archive: Callable[[], bytes], status: int, message: str
+    server: TestClient, settings: Settings, archive: Callable[[], bytes], status: int, message: str
 ) -> None:
-    refused(client, settings, archive(), status, message)
+    refused(server, settings, archive(), status, message)
 
 
-def test_encrypted(client: TestClient, settings: Settings) -> None:
+def test_encrypted(server: TestClient, settings: Settings) -> None:
     archive = bytearray(zipped(coco_files()))
     place = archive.find(b"PK\1\2")
     archive[place + 8] |= 1  # the flag in the list of files
-    refused(client, settings, bytes(archive), 422, "is encrypted")
+    refused(server, settings, bytes(archive), 422, "is encrypted")
 
 
-def test_damaged(client: TestClient, settings: Settings) -> None:
+def test_damaged(server: TestClient, settings: Settings) -> None:
     files = coco_files()
     archive = bytearray(zipped(files, compression=zipfile.ZIP_STORED))
     place = archive.find(bytes(files["images/a.png"]))  # type: ignore[arg-type]
     archive[place + 2000] ^= 1
-    refused(client, settings, bytes(archive), 422, "the archive is damaged: Bad CRC-32")
+    refused(server, settings, bytes(archive), 422, "the archive is damaged: Bad CRC-32")
 
 
 def small(settings: Settings, **limits: Any) -> Settings:
@@ -275,29 +275,29 @@ def test_bombs(settings: Settings) -> None:
     bomb(settings, zipped(coco_files()), 413, "take 0 MB, more than 1e-06", labels_mb=1e-6)
 
 
-def test_a_file_that_is_longer_than_it_claims(client: TestClient, settings: Settings) -> None:
+def test_a_file_that_is_longer_than_it_claims(server: TestClient, settings: Settings) -> None:
     archive = bytearray(zipped(coco_files() | {"images/z.png": bytes(1 << 20)}))
     for mark, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
         place = archive.rfind(mark)
         archive[place + offset : place + offset + 4] = struct.pack("<L", 100)
-    refused(client, settings, bytes(archive), 422, "the archive is damaged")
+    refused(server, settings, bytes(archive), 422, "the archive is damaged")
 
 
-def test_files_that_share_their_bytes(client: TestClient, settings: Settings) -> None:
+def test_files_that_share_their_bytes(server: TestClient, settings: Settings) -> None:
     """As in Fifield's bombs: all entries of the list point to one file."""
     one = zipped({"images/0.png": picture(200, 200)})
     start, end = one.find(b"PK\1\2"), one.find(b"PK\5\6")
     listed = b"".join(one[start:end].replace(b"0.png", b"%d.png" % i) for i in range(4))
     last = bytearray(one[end:])
     last[8:16] = struct.pack("<HHL", 4, 4, len(listed))
-    refused(client, settings, one[:start] + listed + bytes(last), 422, "files of it share their bytes")
+    refused(server, settings, one[:start] + listed + bytes(last), 422, "files of it share their bytes")
 
 
-def test_a_list_longer_than_its_count_says(client: TestClient, settings: Settings) -> None:
+def test_a_list_longer_than_its_count_says(server: TestClient, settings: Settings) -> None:
     """The record at the end claims one file, the list it points to holds many."""
     archive = bytearray(zipped({f"images/{i}.png": b"" for i in range(5000)}))
     archive[-14:-10] = struct.pack("<HH", 1, 1)
-    refused(client, settings, bytes(archive), 413, "holds 1 files")
+    refused(server, settings, bytes(archive), 413, "holds 1 files")
 
 
 # --- hostile contents ---------------------------------------------------------------------------------------
@@ -338,12 +338,12 @@ def huge_png() -> bytes:
     ],
 )
 def test_contents_that_are_not_taken(
-    client: TestClient, settings: Settings, name: str, content: bytes | str, status: int, message: str
+    server: TestClient, settings: Settings, name: str, content: bytes | str, status: int, message: str
 ) -> None:
     files = coco_files() if name.endswith(".json") or name.startswith("images") else yolo_files()
     if name == "data.yaml":
         del files["classes.txt"]
-    refused(client, settings, zipped(files | {name: content}), status, message)
+    refused(server, settings, zipped(files | {name: content}), status, message)
 
 
 @pytest.mark.parametrize(
@@ -371,12 +371,12 @@ def test_contents_that_are_not_taken(
     ],
 )
 def test_wrong_types_and_values_in_json(
-    client: TestClient, settings: Settings, section: str, key: str, value: Any, message: str
+    server: TestClient, settings: Settings, section: str, key: str, value: Any, message: str
 ) -> None:
     content = coco()
     content[section][0][key] = value
     content["annotations"][0]["segmentation"] = {"counts": "\0" * 9, "size": [1 << 30, 1 << 30]}
-    refused(client, settings, zipped(coco_files(content)), 422, message)
+    refused(server, settings, zipped(coco_files(content)), 422, message)
 
 
 # --- killed in between --------------------------------------------------------------------------------------
@@ -429,12 +429,12 @@ def test_killed_in_between(settings: Settings, tmp_path: Path, where: str) -> No
         assert stored(settings) == []  # and gone after the next start
 
 
-def test_folders_in_work_are_left_alone(client: TestClient, settings: Settings) -> None:
+def test_folders_in_work_are_left_alone(server: TestClient, settings: Settings) -> None:
     place = settings.folder / "datasets"
     place.mkdir()
     (place / "orphan").mkdir()
     with datasets._incoming(place) as folder:
-        tidy(client.app.state.engine, settings)  # type: ignore[attr-defined]
+        tidy(server.app.state.engine, settings)  # type: ignore[attr-defined]
         assert stored(settings) == [folder.name]
     assert stored(settings) == []
 

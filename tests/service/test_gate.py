@@ -257,12 +257,12 @@ def test_the_limit_holds_for_what_the_routes_read(settings: Settings) -> None:
 
 
 @pytest.fixture
-def answers(client: TestClient) -> list[httpx.Response]:
+def answers(server: TestClient) -> list[httpx.Response]:
     return [
-        client.get("/health"),
-        client.get("/v1/datasets"),
-        client.get("/none"),
-        client.post("/v1/datasets"),
+        server.get("/health"),
+        server.get("/v1/datasets"),
+        server.get("/none"),
+        server.post("/v1/datasets"),
     ]
 
 
@@ -276,9 +276,9 @@ def test_headers_that_keep_browsers_careful(answers: list[httpx.Response]) -> No
         assert "access-control-allow-origin" not in answer.headers
 
 
-def test_sockets_of_a_closed_server(client: TestClient) -> None:
+def test_sockets_of_a_closed_server(server: TestClient) -> None:
     with (
         pytest.raises((WebSocketDisconnect, WebSocketDenialResponse)),
-        client.websocket_connect(f"ws://{HOST}/none"),
+        server.websocket_connect(f"ws://{HOST}/none"),
     ):
         pass

@@ -7,10 +7,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from tocsin import __version__
-from tocsin.service import answers, routes_datasets, routes_patches
+from tocsin.service import answers, routes_datasets, routes_models, routes_patches, streams
 from tocsin.service.database import open_database
 from tocsin.service.datasets import tidy
 from tocsin.service.gate import Gate
+from tocsin.service.loaded_models import scorers
 from tocsin.service.settings import Settings
 from tocsin.service.workers import patch_workers
 
@@ -40,8 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(answers.Failures)
     app.add_middleware(Gate, settings=settings)  # the last one added is the first that is passed
     answers.add_handlers(app)
-    app.include_router(routes_datasets.router)
-    app.include_router(routes_patches.router)
+    for routes in (routes_datasets, routes_patches, routes_models, streams):
+        app.include_router(routes.router)
 
     @app.get("/health", tags=["service"])
     def health() -> Health:
@@ -53,13 +54,16 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """What the routes need while the server runs: the database and workers."""
+    """What the routes need while the server runs: the database, workers and loaded models."""
     settings: Settings = app.state.settings
     settings.folder.mkdir(parents=True, exist_ok=True)
     engine = app.state.engine = open_database(settings.database)
     try:
         tidy(engine, settings)
-        async with patch_workers(settings, engine) as app.state.patch_workers:
+        async with (
+            patch_workers(settings, engine) as app.state.patch_workers,
+            scorers(settings) as app.state.models,
+        ):
             yield
     finally:
         engine.dispose()

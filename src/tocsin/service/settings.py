@@ -24,6 +24,11 @@ class Limits:
     rows: int = 1_000_000
     queued: int = 100
     streams: int = 64
+    images: int = 64
+    models: int = 8
+    batch: int = 64
+    wait_ms: float = 5
+    idle_s: float = 300
 
 
 @dataclass(frozen=True, kw_only=True)
