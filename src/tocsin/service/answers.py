@@ -24,11 +24,13 @@ MEANINGS = {
     403: "A browser sent it for another site",
     404: "There is none",
     405: "The address knows no such method",
+    406: "It cannot be answered in the form that was asked for",
     409: "It contradicts what is there",
     413: "It is larger than the server takes",
     415: "It is of no kind that is taken",
     421: "The server is not called that",
     422: "It is understood, but faulty",
+    429: "There are too many already; try again later",
     500: "A mistake of the server, by the number in its log",
     503: "The server is busy; try again",
 }

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from tocsin import __version__
-from tocsin.service import answers, routes_datasets, routes_models, routes_patches, streams
+from tocsin.service import answers, routes_datasets, routes_models, routes_page, routes_patches, streams
 from tocsin.service.database import open_database
 from tocsin.service.datasets import tidy
 from tocsin.service.gate import Gate
@@ -41,8 +41,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(answers.Failures)
     app.add_middleware(Gate, settings=settings)  # the last one added is the first that is passed
     answers.add_handlers(app)
-    for routes in (routes_datasets, routes_patches, routes_models, streams):
-        app.include_router(routes.router)
+    app.include_router(routes_page.router)
+    app.include_router(routes_datasets.router)
+    app.include_router(routes_patches.router, responses=answers.problems(404, 409, 422, 429))
+    app.include_router(routes_models.router, responses=answers.problems(404, 406, 409, 415, 422))
+    app.include_router(streams.router)
 
     @app.get("/health", tags=["service"])
     def health() -> Health:
