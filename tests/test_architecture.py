@@ -19,7 +19,7 @@ LAYERS = [
     ["plots", "scoring"],
     ["models"],
     ["config", "checkpoints", "optimizers", "schedulers", "results", "jobs", "tasks", "hyper_parameters"],
-    ["results_table", "finished_runs", "compare", "overrides"],
+    ["results_table", "finished_runs", "compare", "overrides", "composing"],
     ["leaderboard", "board_columns", "board_links"],
     ["callbacks"],
     [
@@ -36,8 +36,8 @@ LAYERS = [
         "onnx_export",
         "run_pictures",
     ],
-    ["search"],
-    ["help", "cli", "export", "visualize", "sweep_job", "job_launcher", "tensorboard"],
+    ["search", "service"],
+    ["help", "cli", "export", "serve", "visualize", "sweep_job", "job_launcher", "tensorboard"],
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 

@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tocsin import cli
+from tocsin import cli, composing
 from tocsin.config import conf_dir
 from tocsin.errors import ConfigError, DataError
 from tocsin.help import help_line, help_text
@@ -194,18 +194,20 @@ def test_explanation_of_interpolations_is_one_line() -> None:
 
 
 def test_new_run_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = cli.run_dir(None, "outputs/mae/sliding")
+    made = composing.run_dir(None, "outputs/mae/sliding")
     assert made.startswith("outputs/mae/sliding/20")
     assert time.strptime(made.rsplit("/", 1)[1], "%Y-%m-%d_%H-%M-%S")
 
 
 def test_resumed_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path: Path) -> None:
-    assert cli.run_of("a/b/checkpoints/best.ckpt") == "a/b"
-    assert cli.run_of("multirun/b/best_model.ckpt") == "multirun/b"  # a search keeps its best model there
+    assert composing.run_of("a/b/checkpoints/best.ckpt") == "a/b"
+    assert (
+        composing.run_of("multirun/b/best_model.ckpt") == "multirun/b"
+    )  # a search keeps its best model there
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
     path.touch()
-    assert cli.run_dir(str(path), "outputs/x/y") == str(tmp_path)
+    assert composing.run_dir(str(path), "outputs/x/y") == str(tmp_path)
 
 
 def test_missing_checkpoint_makes_no_folder(tmp_path: Path) -> None:
@@ -225,9 +227,9 @@ def test_last_is_the_newest_run(tmp_path: Path) -> None:
         path.touch()
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     (tmp_path / "2026-02-01" / "checkpoints").mkdir(parents=True)  # killed in its first epoch
-    assert cli.run_dir("last", str(tmp_path)) == str(tmp_path / "2026-01-02")
+    assert composing.run_dir("last", str(tmp_path)) == str(tmp_path / "2026-01-02")
 
 
 def test_last_without_any_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ckpt_path=last: no run below .* has a checkpoint; start without"):
-        cli.run_dir("last", str(tmp_path))
+        composing.run_dir("last", str(tmp_path))

@@ -19,8 +19,8 @@ from omegaconf.basecontainer import BaseContainer
 
 from tocsin.errors import ConfigError
 from tocsin.job_launcher import JobLauncher
-from tocsin.jobs import Job, State, read_job, read_jobs, write_job
-from tocsin.sweep_job import JobCall, death, record_death, run_job
+from tocsin.jobs import Job, State, death, read_job, read_jobs, write_job
+from tocsin.sweep_job import JobCall, record_death, run_job
 
 CONF = """\
 seed: 0

@@ -29,8 +29,12 @@ TORCH_ADVICE = (
 REQUIRED = ("state_dict", "stage", "config", "choices", "dims", "data")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     """Load a checkpoint of a run onto the CPU.
+
+    Args:
+        path: Of the file.
+        mmap: Leave tensors on the disk until they are used: for a look at the other entries.
 
     Returns:
         Lightning's entries, and `stage` (the part of the training it is from), `config` (the run's
@@ -44,7 +48,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise TocsinError(f"ckpt_path={path}: there is no such file; checkpoints lie in <run>/checkpoints/")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except BAD_FILE as error:
         raise TocsinError(
             f"ckpt_path={path} is not a readable checkpoint of plain data: {_reason(error)}"

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,13 +79,17 @@ def predict_classes(cfg: DictConfig) -> None:
         log.warning("%d images could not be read: see the column error of %s", failed, output)
 
 
-def load_trained_classifier(cfg: DictConfig) -> TrainedClassifier:
+def load_trained_classifier(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> TrainedClassifier:
     """Classifier, reader and thresholds of a checkpoint, on the device that `cfg.trainer` asks for.
+
+    Args:
+        cfg: Configuration of the run, with `ckpt_path`.
+        checkpoint: What stands there, where it has been read already.
 
     Raises:
         TocsinError: The checkpoint was written before its thresholds were known.
     """
-    checkpoint = read_checkpoint(cfg.ckpt_path)
+    checkpoint = checkpoint or read_checkpoint(cfg.ckpt_path)
     task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     assert isinstance(task, Classification)
     if torch.isnan(task.temperature):
@@ -103,7 +108,7 @@ def _classified(paths: Sequence[Path], trained: TrainedClassifier) -> list[dict[
     images, readable, errors = read_images(paths, trained.reader)
     answers = {}
     if readable:
-        answers = dict(zip(readable, _answers(trained.probabilities(images), trained), strict=True))
+        answers = dict(zip(readable, class_answers(trained.probabilities(images), trained), strict=True))
     nothing = dict.fromkeys(
         next(iter(answers.values()), {"class": None, "probability": None, "unsure": None})
     )
@@ -112,8 +117,8 @@ def _classified(paths: Sequence[Path], trained: TrainedClassifier) -> list[dict[
     ]
 
 
-def _answers(probabilities: np.ndarray, trained: TrainedClassifier) -> list[dict[str, object]]:
-    """What the table says of each image: class, probability, unsure; and where one class is good, the alarm."""
+def class_answers(probabilities: np.ndarray, trained: TrainedClassifier) -> list[dict[str, object]]:
+    """Class, probability and unsure of each image with (B, K) probabilities; with a good class, score and alarm."""
     calibration = trained.task.calibration
     columns: dict[str, np.ndarray] = {
         "class": np.array(trained.classes)[probabilities.argmax(axis=1)],

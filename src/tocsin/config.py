@@ -108,6 +108,21 @@ class ExportSchema(EvaluateSchema):
     output: str | None = None
 
 
+@dataclass
+class ServeSchema:
+    """Top-level keys of `python -m tocsin.serve`; see `tocsin.service.settings`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    hosts: list[str] = field(default_factory=list)
+    folder: str = "service"
+    database: str = MISSING
+    models: str = "outputs"
+    keys: dict[str, str] = field(default_factory=dict)
+    devices: Any = "auto"
+    limits: dict[str, float] = field(default_factory=dict)
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """A hint that names the most similar choice, or all of them if none is similar."""
     names = sorted(choices)

@@ -25,6 +25,13 @@ USAGE = {
   {program} ckpt_path=outputs/.../checkpoints/best.ckpt input=new.csv output=scores.csv
   tail -f live.csv | {program} ckpt_path=... input=-
 """,
+    "serve": """\
+{program}: patches and scores over HTTP
+
+  {program}                                   on http://127.0.0.1:8000, for this machine alone
+  {program} port=9000 models=outputs folder=service
+  {program} host=0.0.0.0 keys.me=<hash>       for others: python -m tocsin.service.keys me makes a key
+""",
     "export": """\
 {program}: write a trained detector as an ONNX graph
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,13 +78,17 @@ def table_path(cfg: DictConfig) -> Path:
     return output
 
 
-def load_trained_images(cfg: DictConfig) -> TrainedImages:
+def load_trained_images(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> TrainedImages:
     """Detector, reader and thresholds of a checkpoint, on the device that `cfg.trainer` asks for.
+
+    Args:
+        cfg: Configuration of the run, with `ckpt_path`.
+        checkpoint: What stands there, where it has been read already.
 
     Raises:
         TocsinError: The checkpoint was written before its thresholds were known.
     """
-    checkpoint = read_checkpoint(cfg.ckpt_path)
+    checkpoint = checkpoint or read_checkpoint(cfg.ckpt_path)
     task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     assert isinstance(task, ImageAnomaly)
     if torch.isnan(task.image_threshold):

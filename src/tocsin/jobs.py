@@ -7,6 +7,7 @@ runs means: interrupted.
 
 import json
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -118,3 +119,12 @@ def read_jobs(sweep_dir: Path) -> list[Job]:
     folders = [path.parent for path in sorted(sweep_dir.glob(f"**/{FILE}"))]
     jobs = [job for folder in folders if (job := read_job(folder)) is not None]
     return sorted(jobs, key=lambda job: (str(job.folder.parent), job.number))
+
+
+def death(exit_code: int) -> str:
+    """What the exit code of a process that ended too soon tells."""
+    if exit_code == -signal.SIGKILL:
+        return "killed (SIGKILL): by hand, or because the machine ran out of memory"
+    if exit_code < 0:
+        return f"killed by signal {signal.Signals(-exit_code).name}"
+    return f"its process ended with exit code {exit_code}"

@@ -66,8 +66,8 @@ def predict_series(cfg: DictConfig) -> None:
             f"{cfg.input}: a series has {min(series.lengths)} rows, fewer than the {trained.window} of a window "
             "that this checkpoint reads; give more rows"
         )
-    collector = ScoreCollector(trained.task, series.lengths, contributions=cfg.contributions)
-    trainer = build_trainer(cfg, collector)
+    builder = ScoreBuilder(trained.task, series.lengths, contributions=cfg.contributions)
+    trainer = build_trainer(cfg, ScoreCollector(builder))
     values, _ = fill_missing(
         series.values, trained.fill_limit, series.lengths, series.channel_names, where=cfg.input
     )
@@ -80,19 +80,23 @@ def predict_series(cfg: DictConfig) -> None:
         batch_size=trained.score_batch_size,
     )
     trainer.predict(trained.task, loader, return_predictions=False)
-    scores = collector.scores()
+    scores = builder.scores()
     alarms = trained.task.calibration.alarms(scores, series.lengths)
-    write_output(output, series, scores, alarms, collector.contributions(trained.channel_names))
+    write_output(output, series, scores, alarms, builder.contributions(trained.channel_names))
     log.info("%d of %d steps raise an alarm; scores: %s", alarms.sum(), len(alarms), output)
 
 
-def load_trained(cfg: DictConfig) -> Trained:
+def load_trained(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Trained:
     """Detector, scaling and thresholds of a checkpoint.
+
+    Args:
+        cfg: Configuration of the run, with `ckpt_path`.
+        checkpoint: What stands there, where it has been read already.
 
     Raises:
         TocsinError: The checkpoint was written before its thresholds were known.
     """
-    checkpoint = read_checkpoint(cfg.ckpt_path)
+    checkpoint = checkpoint or read_checkpoint(cfg.ckpt_path)
     task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     assert isinstance(task, SeriesAnomaly)
     if torch.isnan(task.point_threshold):
@@ -132,8 +136,8 @@ def read_new(cfg: DictConfig, trained: Trained) -> SeriesData:
     return read(channels=trained.channel_names)
 
 
-class ScoreCollector(L.Callback):
-    """Turns what `predict_step` finishes into scores at once, so that no deviations pile up.
+class ScoreBuilder:
+    """Turns the deviations of finished steps into scores at once, so that none pile up.
 
     A score depends on the steps around it: those at the end of a block wait for the next one, and a few before
     them are kept for their sake.
@@ -153,20 +157,13 @@ class ScoreCollector(L.Callback):
         self._scores: list[np.ndarray] = []
         self._normalised: list[np.ndarray] = []
 
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        while len(outputs):
-            n = min(len(outputs), self._left[0])
+    def add(self, deviations: np.ndarray) -> None:
+        """Take the deviations (M, K) of the next steps; NaN = not scored."""
+        while len(deviations):
+            n = min(len(deviations), self._left[0])
             self._left[0] -= n
-            self._push(outputs[:n], ends=self._left[0] == 0)
-            outputs = outputs[n:]
+            self._push(deviations[:n], ends=self._left[0] == 0)
+            deviations = deviations[n:]
             if self._left[0] == 0:
                 self._left.pop(0)
 
@@ -195,9 +192,36 @@ class ScoreCollector(L.Callback):
         n_channels = len(channel_names)
         if not self._normalised or self._normalised[0].shape[1] % n_channels:
             return {}
-        views = np.concatenate(self._normalised)
-        largest = views.reshape(len(views), -1, n_channels).max(axis=1)  # (N, K) -> (N, K / C, C) -> (N, C)
+        largest = largest_views(np.concatenate(self._normalised), n_channels)
         return {f"contribution_{name}": largest[:, i] for i, name in enumerate(channel_names)}
+
+
+class ScoreCollector(L.Callback):
+    """Gives a builder of scores what `predict_step` finishes.
+
+    Args:
+        builder: Collects.
+    """
+
+    def __init__(self, builder: ScoreBuilder) -> None:
+        self.builder = builder
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.builder.add(outputs)
+
+
+def largest_views(normalised: np.ndarray, n_channels: int) -> np.ndarray:
+    """How unusual each channel is (N, C), from one or several views (N, K) of each, K a multiple of C."""
+    largest: np.ndarray = normalised.reshape(len(normalised), -1, n_channels).max(axis=1)  # (N, K / C, C)
+    return largest
 
 
 def write_output(

@@ -5,7 +5,6 @@ only, because a score that was given cannot be taken back.
 """
 
 import csv
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -74,49 +73,94 @@ def score_stream(
 class RowScorer:
     """Scores one row at a time.
 
+    Several rows may be taken at once: `windows` gives what the detector must see for them, `scores` makes of its
+    deviations what `push` would have said of one row after another.
+
     Args:
         trained: Detector, scaling and threshold.
+        where: What to call the source of the rows in messages.
     """
 
-    def __init__(self, trained: TrainedDetector) -> None:
+    def __init__(self, trained: TrainedDetector, *, where: str = "input=-") -> None:
         self.trained = trained
+        self.where = where
         self._calibration = trained.task.calibration
         self._above = 0  # steps in a row with a score above the threshold
-        self._rows: deque[np.ndarray] = deque(maxlen=trained.window)
+        self._rows = np.empty((0, len(trained.channel_names)), dtype=np.float32)  # (up to T - 1, C)
+        self._last: np.ndarray | None = None
         self._scorer = trained.task.scorer.cpu()
-        self._deviations: deque[Tensor] = deque(maxlen=2 * self._scorer.reach + 1)
+        self._past = torch.empty(0)  # (up to 2 * reach, K) deviations of the rows before
         self._missing = np.zeros(len(trained.channel_names), dtype=np.int64)
 
     @torch.inference_mode()
     def push(self, row: np.ndarray) -> float | None:
         """Score of a row (C,) in the data's own units; None until the first window is full."""
-        self._rows.append(self._filled(row))
-        if len(self._rows) < self.trained.window:
+        windows = self.windows(self.fill(row)[None])
+        if not len(windows):
             return None
-        task = self.trained.task
-        window = self.trained.scaler.transform(np.stack(self._rows))
-        self._deviations.append(task.errors(torch.from_numpy(window)[None])[0, -1])  # (K,)
-        score = float(self._scorer.score_last(torch.stack(tuple(self._deviations))))
-        self._above = self._above + 1 if score >= self._calibration.point else 0
-        return score
+        return float(self.scores(self.trained.task.errors(windows)[:, -1])[0][0])
+
+    def fill(self, row: np.ndarray) -> np.ndarray:
+        """The next row (C,) float32, with the last known value where one is missing (NaN).
+
+        Raises:
+            DataError: A channel is missing for longer than may be filled.
+        """
+        missing = np.isnan(row)
+        self._missing = np.where(missing, self._missing + 1, 0)
+        if missing.any():
+            channel = int(self._missing.argmax())
+            if self._last is None or self._missing[channel] > self.trained.fill_limit:
+                raise DataError(
+                    f"{self.where}: channel {self.trained.channel_names[channel]} is missing for "
+                    f"{self._missing[channel]} rows, and data.fill_limit is {self.trained.fill_limit}"
+                )
+            row = np.where(missing, self._last, row).astype(np.float32)
+        self._last = row
+        return row
+
+    def windows(self, rows: np.ndarray) -> Tensor:
+        """The windows that end with the next rows.
+
+        Args:
+            rows: (N, C) float32 in the data's own units, as `fill` gave them.
+
+        Returns:
+            (M, T, C) float32, standardised; M = N but for the rows that come before the first window is full.
+        """
+        known = np.concatenate([self._rows, rows])  # (up to T - 1 + N, C)
+        window = self.trained.window
+        self._rows = known[max(0, len(known) - window + 1) :].copy()
+        if len(known) < window:
+            return torch.empty(0, window, known.shape[1])
+        scaled = self.trained.scaler.transform(known)
+        views = np.lib.stride_tricks.sliding_window_view(scaled, window, axis=0)  # (M, C, T)
+        return torch.from_numpy(np.ascontiguousarray(views.transpose(0, 2, 1)))  # (M, T, C)
+
+    @torch.inference_mode()
+    def scores(self, deviations: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """What the next rows come to.
+
+        Args:
+            deviations: (M, K) float32 of the last step of each of the next M windows.
+
+        Returns:
+            Scores (M,) float32, and (M,) bool, whether a row is in an alarm. An alarm begins late by
+            `task.min_duration`: no one knows before.
+        """
+        known = torch.cat([self._past, deviations]) if len(self._past) else deviations
+        scores = self._scorer.score(known, causal=True)[-len(deviations) :].numpy()
+        self._past = known[max(0, len(known) - 2 * self._scorer.reach) :].clone()
+        alarms = np.empty(len(scores), dtype=bool)
+        for index, above in enumerate((scores >= self._calibration.point).tolist()):
+            self._above = self._above + 1 if above else 0
+            alarms[index] = self._above >= self._calibration.min_duration
+        return scores, alarms
 
     @property
     def alarm(self) -> bool:
-        """Whether the last row is in an alarm. It begins late by `task.min_duration`: no one knows before."""
+        """Whether the last row is in an alarm."""
         return self._above >= self._calibration.min_duration
-
-    def _filled(self, row: np.ndarray) -> np.ndarray:
-        missing = np.isnan(row)
-        self._missing = np.where(missing, self._missing + 1, 0)
-        if not missing.any():
-            return row
-        channel = int(self._missing.argmax())
-        if not self._rows or self._missing[channel] > self.trained.fill_limit:
-            raise DataError(
-                f"input=-: channel {self.trained.channel_names[channel]} is missing for {self._missing[channel]} "
-                f"rows, and data.fill_limit is {self.trained.fill_limit}"
-            )
-        return np.where(missing, self._rows[-1], row).astype(np.float32)
 
 
 def _positions(header: Sequence[str], channel_names: Sequence[str]) -> list[int]:

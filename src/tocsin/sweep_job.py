@@ -8,7 +8,6 @@ the launcher, who sees it die, calls `record_death`.
 import logging
 import math
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from hydra.core.utils import run_job as run_hydra_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from tocsin.cli import explain
+from tocsin.composing import explain
 from tocsin.errors import Pruned, TocsinError
 from tocsin.jobs import Job, State, read_job, write_job
 
@@ -125,15 +124,6 @@ def record_death(job: Job, reason: str) -> Job:
     died = (written or job).end(State.FAILED, error=reason)
     write_job(died)
     return died
-
-
-def death(exit_code: int) -> str:
-    """What the exit code of a process that ended too soon tells."""
-    if exit_code == -signal.SIGKILL:
-        return "killed (SIGKILL): by hand, or because the machine ran out of memory"
-    if exit_code < 0:
-        return f"killed by signal {signal.Signals(-exit_code).name}"
-    return f"its process ended with exit code {exit_code}"
 
 
 # --- a process of its own ---------------------------------------------------------------------------------------

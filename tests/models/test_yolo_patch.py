@@ -13,7 +13,7 @@ from tocsin.batch import DetectionBatch
 from tocsin.errors import ConfigError
 from tocsin.models import yolo_victim
 from tocsin.models.patch_losses import OBJECTIVES
-from tocsin.models.yolo_patch import YoloPatch
+from tocsin.models.yolo_patch import RAISED, YoloPatch
 from tocsin.tasks.base import Task
 
 PARAMETERS = {"yolo_patch": 12_288}  # the patch alone
@@ -69,12 +69,25 @@ def test_attack_beats_its_controls(batch: DetectionBatch) -> None:
     assert model.patch.max() <= 1
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [*OBJECTIVES, *RAISED])
 def test_every_objective_falls_in_training(objective: str, batch: DetectionBatch) -> None:
     model = YoloPatch(patch_size=8, size=0.25, objective=objective, augment=0.0, tv_weight=0.0, noise=0.0)
     model.eval()  # the same changes each time
     losses = train(model, batch, 8)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("objective", "term"), RAISED.items())
+def test_raised_term_is_that_of_the_victims_own_loss(
+    objective: str, term: str, batch: DetectionBatch
+) -> None:
+    model = YoloPatch(patch_size=8, size=0.25, objective=objective, augment=0.0, tv_weight=0.0)
+    model.eval()
+    before = model.victims[0].losses(*model._patched(batch))[term]
+    assert model.loss(batch)["detection"].item() == pytest.approx(-float(before), rel=1e-4)
+    train(model, batch, 20)
+    after = model.victims[0].losses(*model._patched(batch))[term]
+    assert after > 1.05 * before
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Victims: same outputs as ultralytics' own pass, gradients in both branches, and its detections."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tocsin.errors import ConfigError, DataError
 from tocsin.models.yolo_networks import yolo_network
-from tocsin.models.yolo_victim import YoloVictim, best_detections, load_victim
+from tocsin.models.yolo_victim import YoloVictim, best_detections, class_number, load_victim
 
 FAMILIES = ("yolov8n", "yolov9t", "yolo11n", "yolov10n", "yolo26n")
 ONE_TO_ONE = ("yolov10n", "yolo26n")
@@ -107,6 +109,15 @@ def test_size_that_does_not_fit_the_stride_is_named() -> None:
 def test_class_the_victim_does_not_have_is_named() -> None:
     with pytest.raises(ConfigError, match="target_class=80 is not one of the 80 classes"):
         load_victim("yolov8n.yaml", target_class=80)
+
+
+def test_class_is_found_by_number_or_name() -> None:
+    network = SimpleNamespace(names={0: "person", 2: "Car"})
+    assert [class_number(network, asked) for asked in ("person", "car", 2, "7")] == [0, 2, 2, 7]
+    with pytest.raises(
+        ConfigError, match=r"persn: the victim has no such class \(did you mean 'person'.*car"
+    ):
+        class_number(network, "persn")
 
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [1, 1, 2, 2]])

@@ -14,8 +14,8 @@ import cloudpickle
 from omegaconf import OmegaConf
 
 from tocsin.job_launcher import JobLauncher
-from tocsin.jobs import Job
-from tocsin.sweep_job import JobCall, death, record_death, run_pickled
+from tocsin.jobs import Job, death
+from tocsin.sweep_job import JobCall, record_death, run_pickled
 
 
 class ProcessLauncher(JobLauncher):

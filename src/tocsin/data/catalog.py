@@ -1,6 +1,7 @@
 """A catalogue of images and boxes in an SQL database: a file of SQLite, or a PostgreSQL server, by URL.
 
     python -m tocsin.data.catalog import instances.json images/ sqlite:///person.db
+    python -m tocsin.data.catalog import-yolo folder/ sqlite:///person.db
     python -m tocsin.data.catalog list sqlite:///person.db
 
 An import is one transaction: it replaces the data set of that name, or changes nothing. Every value goes to the
@@ -19,11 +20,13 @@ import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from tocsin.data.box_file import BoxFile
 from tocsin.data.catalog_database import check_tables, connected, shown_url
 from tocsin.data.catalog_reader import by_number, find_dataset
 from tocsin.data.catalog_tables import Annotation, Base, Category, Dataset, Image
-from tocsin.data.coco_json import CocoFile, read_coco
+from tocsin.data.coco_json import read_coco
 from tocsin.data.detection_data import checked_boxes
+from tocsin.data.yolo_txt import read_yolo_folder
 from tocsin.errors import DataError, TocsinError
 
 ROWS = 20_000  # that are prepared at a time
@@ -51,22 +54,41 @@ def import_coco(
         DataError: The file is faulty, see `read_coco`, or the database cannot be written.
         ConfigError: The URL is none that can be used.
     """
-    coco = read_coco(source, folder)
-    boxes, kept = checked_boxes(
-        coco.boxes, coco.sizes[coco.owner], name_box=coco.name_box, skip_broken=skip_broken
-    )
-    path = coco.source.resolve()
+    path = Path(source).expanduser().resolve()
     name = name or (path.parent.name if path.stem == "instances" else path.stem)
+    return _replace(read_coco(source, folder), url, name, skip_broken=skip_broken)
+
+
+def import_yolo(root: str | Path, url: str, *, name: str | None = None, skip_broken: bool = False) -> str:
+    """Bring a folder of `images/` and `labels/` into the catalogue, in place of a data set of that name.
+
+    Args:
+        root: The folder, which stays where it is.
+        url: As for `import_coco`.
+        name: Of the data set; None takes that of the folder.
+        skip_broken: As for `import_coco`.
+
+    Returns:
+        The name.
+
+    Raises:
+        DataError: The folder is faulty, see `read_yolo_folder`, or the database cannot be written.
+        ConfigError: The URL is none that can be used.
+    """
+    name = name or Path(root).expanduser().resolve().name
+    return _replace(read_yolo_folder(root), url, name, skip_broken=skip_broken)
+
+
+def _replace(file: BoxFile, url: str, name: str, *, skip_broken: bool) -> str:
     with connected(url, new=True) as connection:
         Base.metadata.create_all(connection)
         connection.execute(delete(Dataset).where(Dataset.name == name))
         try:
-            key = _insert_dataset(connection, name, coco)
+            insert_boxes(connection, file, name, skip_broken=skip_broken)
         except IntegrityError as error:
             raise DataError(
                 f"{shown_url(url)}: '{name}' is being imported by someone else; try again"
             ) from error
-        _insert_content(connection, key, coco, boxes, kept)
     return name
 
 
@@ -77,6 +99,13 @@ def list_datasets(url: str) -> list[dict[str, Any]]:
         ConfigError: The URL is none that can be used.
         DataError: The database has no tables or cannot be read.
     """
+    with connected(url) as connection:
+        check_tables(connection, shown_url(url))
+        return dataset_rows(connection)
+
+
+def dataset_rows(connection: Connection) -> list[dict[str, Any]]:
+    """What `list_datasets` tells, in one query."""
     images = select(func.count()).where(Image.dataset_id == Dataset.id).scalar_subquery()
     categories = select(func.count()).where(Category.dataset_id == Dataset.id).scalar_subquery()
     annotations = (
@@ -94,9 +123,7 @@ def list_datasets(url: str) -> list[dict[str, Any]]:
         Dataset.imported,
         Dataset.source,
     ).order_by(Dataset.name)
-    with connected(url) as connection:
-        check_tables(connection, shown_url(url))
-        return [dict(row._mapping) for row in connection.execute(query)]
+    return [dict(row._mapping) for row in connection.execute(query)]
 
 
 def delete_dataset(url: str, name: str) -> None:
@@ -116,28 +143,47 @@ def delete_dataset(url: str, name: str) -> None:
 # --- writing ------------------------------------------------------------------------------------------------
 
 
-def _insert_dataset(connection: Connection, name: str, coco: CocoFile) -> int:
+def insert_boxes(connection: Connection, file: BoxFile, name: str, *, skip_broken: bool) -> None:
+    """Write a new data set: categories, images and those annotations that are sound, in the order of the file.
+
+    Args:
+        connection: In a transaction.
+        file: What is written.
+        name: Of the data set.
+        skip_broken: Whether boxes without area or outside their image are left out; else they are an error.
+
+    Raises:
+        DataError: A box is broken.
+        IntegrityError: There is a data set of that name (of SQLAlchemy).
+    """
+    boxes, kept = checked_boxes(
+        file.boxes, file.sizes[file.owner], name_box=file.name_box, skip_broken=skip_broken
+    )
+    _insert_content(connection, _insert_dataset(connection, name, file), file, boxes, kept)
+
+
+def _insert_dataset(connection: Connection, name: str, file: BoxFile) -> int:
     """Key of a new data set."""
     row = {
         "name": name,
-        "folder": str(coco.folder.resolve()),
-        "source": str(coco.source.resolve()),
+        "folder": str(file.folder.resolve()),
+        "source": str(file.source.resolve()),
         "imported": datetime.now(UTC).replace(tzinfo=None, microsecond=0),
     }
     return int(connection.execute(insert(Dataset).returning(Dataset.id), row).scalar_one())
 
 
 def _insert_content(
-    connection: Connection, key: int, coco: CocoFile, boxes: np.ndarray, kept: np.ndarray
+    connection: Connection, key: int, file: BoxFile, boxes: np.ndarray, kept: np.ndarray
 ) -> None:
-    """Categories, images and those annotations that are kept, in the order of the file."""
+    """Categories, images and those annotations that are kept."""
     _insert(
         connection,
         Category,
         ("dataset_id", "number", "name"),
-        [(key, number, name) for number, name in coco.categories.items()],
+        [(key, number, name) for number, name in file.categories.items()],
     )
-    images = zip(coco.image_ids.tolist(), coco.file_names, *coco.sizes.T.tolist(), strict=True)
+    images = zip(file.image_ids.tolist(), file.file_names, *file.sizes.T.tolist(), strict=True)
     _insert(
         connection,
         Image,
@@ -149,11 +195,11 @@ def _insert_content(
         for table in (Category, Image)
     )
     annotations = zip(
-        [image_keys[number] for number in coco.image_ids[coco.owner[kept]].tolist()],
-        [category_keys[number] for number in coco.category[kept].tolist()],
-        coco.annotation_ids[kept].tolist(),
+        [image_keys[number] for number in file.image_ids[file.owner[kept]].tolist()],
+        [category_keys[number] for number in file.category[kept].tolist()],
+        file.annotation_ids[kept].tolist(),
         *boxes[kept].T.tolist(),
-        coco.crowd[kept].tolist(),
+        file.crowd[kept].tolist(),
         strict=True,
     )
     _insert(
@@ -196,6 +242,15 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--skip-broken", action="store_true", help="leave out boxes without area or outside their image"
     )
+    folder = commands.add_parser(
+        "import-yolo", help="bring in a folder of images/ and labels/ with text files"
+    )
+    folder.add_argument(
+        "folder", type=Path, help="it stays where it is; classes.txt or data.yaml names classes"
+    )
+    folder.add_argument("url", help=url)
+    folder.add_argument("--name", help="name of the data set (default: of the folder)")
+    folder.add_argument("--skip-broken", action="store_true", help="as for import")
     show = commands.add_parser("list", help="show the data sets")
     show.add_argument("url", help=url)
     remove = commands.add_parser("delete", help="take a data set out; its images stay where they are")
@@ -213,6 +268,9 @@ def _run(arguments: argparse.Namespace) -> str:
     if arguments.command == "import":
         options = {"name": arguments.name, "skip_broken": arguments.skip_broken}
         name = import_coco(arguments.instances, arguments.images, arguments.url, **options)
+    if arguments.command == "import-yolo":
+        options = {"name": arguments.name, "skip_broken": arguments.skip_broken}
+        name = import_yolo(arguments.folder, arguments.url, **options)
     lines = [
         f"{row['name']}: {row['images']} images, {row['categories']} categories, {row['annotations']} annotations, "
         f"imported {row['imported']} UTC from {row['source']}"

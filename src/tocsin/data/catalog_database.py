@@ -40,10 +40,19 @@ def _parsed(url: str) -> URL:
         ) from error
 
 
-def _engine(url: str) -> Engine:
+def make_engine(url: str, **options: Any) -> Engine:
+    """An engine that keeps to foreign keys, connected to nothing yet.
+
+    Args:
+        url: Of the database.
+        options: Of `sqlalchemy.create_engine`.
+
+    Raises:
+        ConfigError: The URL is none that can be used.
+    """
     parsed = _parsed(url)
     try:
-        engine = create_engine(parsed, poolclass=NullPool)
+        engine = create_engine(parsed, **options)
     except NoSuchModuleError as error:
         raise ConfigError(
             f"{shown_url(url)}: {parsed.drivername} is no known kind of database; sqlite and postgresql+psycopg are"
@@ -74,9 +83,8 @@ def connected(url: str, *, new: bool = False) -> Iterator[Connection]:
         ConfigError: The URL is none that can be used.
         DataError: The file is missing, or the database refuses what is asked of it.
     """
-    engine, shown = _engine(url), shown_url(url)
-    if engine.dialect.name == "sqlite":
-        _check_file(engine.url.database, shown, new=new)
+    engine, shown = make_engine(url, poolclass=NullPool), shown_url(url)
+    check_file(engine, new=new)
     try:
         with engine.begin() as connection:
             yield connection
@@ -86,8 +94,20 @@ def connected(url: str, *, new: bool = False) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _check_file(database: str | None, shown: str, *, new: bool) -> None:
-    """A file of SQLite is there; by itself SQLite would make an empty one."""
+def check_file(engine: Engine, *, new: bool) -> None:
+    """Check that a file of SQLite is there, or can be made; by itself SQLite would make an empty one.
+
+    Args:
+        engine: Of any database.
+        new: Whether the file may be made.
+
+    Raises:
+        ConfigError: The database would be in memory.
+        DataError: The file is missing, or its folder.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    database, shown = engine.url.database, engine.url.render_as_string(hide_password=True)
     if not database or database == ":memory:":
         raise ConfigError(f"{shown}: is a database in memory, gone with this process; give sqlite:///<file>")
     file = Path(database)

@@ -12,85 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from tocsin.data.box_file import BoxFile
 from tocsin.data.checks import one_line
-from tocsin.data.detection_data import (
-    DetectionSet,
-    check_image_files,
-    detection_set,
-    find_category,
-    stored_size,
-)
+from tocsin.data.detection_data import check_image_files, stored_size
 from tocsin.errors import DataError
 
+MAX_NUMBER = 2**53  # beyond it JSON's numbers are not exact, and a database takes 2**63 at most
 SECTIONS = ("images", "annotations", "categories")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CocoFile:
-    """All that a COCO file says of boxes; every reference in it is resolved.
-
-    Attributes:
-        source: The file.
-        folder: Folder of the images.
-        image_ids: (N,) int64.
-        file_names: N paths below the folder.
-        sizes: (N, 2) int64, height and width.
-        categories: Names by number.
-        annotation_ids: (M,) int64.
-        owner: (M,) int64, index of the image of each annotation.
-        category: (M,) int64, number of its category.
-        boxes: (M, 4) float64, left, top, right, bottom in pixels; not checked yet.
-        crowd: (M,) bool.
-    """
-
-    source: Path
-    folder: Path
-    image_ids: np.ndarray
-    file_names: tuple[str, ...]
-    sizes: np.ndarray
-    categories: dict[int, str]
-    annotation_ids: np.ndarray
-    owner: np.ndarray
-    category: np.ndarray
-    boxes: np.ndarray
-    crowd: np.ndarray
-
-    @property
-    def paths(self) -> list[Path]:
-        """N image files."""
-        return [self.folder / name for name in self.file_names]
-
-    def name_box(self, index: int) -> str:
-        """Where a box was written, for messages."""
-        image = self.file_names[self.owner[index]]
-        return f"{self.source}: annotation {self.annotation_ids[index]} of {image}"
-
-    def detections(self, category: str | int, *, skip_broken: bool = False) -> DetectionSet:
-        """All images, with the boxes of one category.
-
-        Raises:
-            ConfigError: There is no such category.
-            DataError: A box of it is broken.
-        """
-        number = find_category(category, self.categories, where=str(self.source))
-        chosen = np.flatnonzero(self.category == number)
-        return detection_set(
-            paths=self.paths,
-            sizes=self.sizes,
-            boxes=self.boxes[chosen],
-            owner=self.owner[chosen],
-            crowd=self.crowd[chosen],
-            name_box=lambda index: self.name_box(int(chosen[index])),
-            skip_broken=skip_broken,
-        )
-
-
-def read_coco(source: str | Path, folder: str | Path | None = None) -> CocoFile:
+def read_coco(source: str | Path, folder: str | Path | None = None, *, masks: bool = True) -> BoxFile:
     """Read a COCO instances file.
 
     Args:
         source: The JSON file.
         folder: Folder of the images; None takes `images` beside the file.
+        masks: Whether an annotation without a box gets that of its mask, by compiled code that trusts it; else it is
+            an error, as it should be with files of strangers.
 
     Raises:
         DataError: The file or folder is missing, no COCO file, or contradicts itself; an image of it is missing.
@@ -111,19 +49,21 @@ def read_coco(source: str | Path, folder: str | Path | None = None) -> CocoFile:
     sizes = _sizes(images, folder, names)
     owner = _places(annotations, "image_id", image_ids)
     category = category_ids[_places(annotations, "category_id", category_ids)]
-    boxes = _boxes(annotations, sizes[owner])
-    return CocoFile(
+    boxes = _boxes(annotations, sizes[owner], masks=masks)
+    ids = annotations.numbers("id") if annotations.have("id") else np.arange(len(boxes))
+    return BoxFile(
         source=source,
         folder=folder,
         image_ids=image_ids,
         file_names=tuple(names),
         sizes=sizes,
         categories=dict(zip(category_ids.tolist(), categories.texts("name"), strict=True)),
-        annotation_ids=annotations.numbers("id") if annotations.have("id") else np.arange(len(boxes)),
+        annotation_ids=ids,
         owner=owner,
         category=category,
         boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),  # (M, 4) from x, y, w, h
         crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in annotations.entries], dtype=bool),
+        name_box=lambda index: f"{source}: annotation {ids[index]} of {names[owner[index]]}",
     )
 
 
@@ -135,7 +75,10 @@ def _load(source: Path) -> dict[str, Any]:
         content = json.loads(source.read_bytes())
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror or one_line(error)}") from error
-    except ValueError as error:  # of JSON, or of the text's encoding
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # of JSON, of the text's encoding, or of lists in lists in lists
         raise DataError(f"{source}: is no JSON file: {one_line(error)}") from error
     lists = isinstance(content, dict) and all(isinstance(content.get(name), list) for name in SECTIONS)
     if not lists:
@@ -165,7 +108,7 @@ class _Entries:
     def fault(self, index: int, what: str) -> DataError:
         """An error of the entry at an index."""
         entry = self.entries[index]
-        name = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+        name = f" (id {_shown(entry['id'])})" if isinstance(entry, dict) and "id" in entry else ""
         return DataError(f"{self.source}: {self.name}[{index}]{name} {what}")
 
     def have(self, key: str) -> bool:
@@ -176,8 +119,8 @@ class _Entries:
         """(M,) int64 of a key."""
         values = [entry.get(key) for entry in self.entries]
         for index, value in enumerate(values):
-            if not isinstance(value, int) or isinstance(value, bool):
-                given = f"has {key}={value!r}" if key in self.entries[index] else f"has no '{key}'"
+            if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_NUMBER:
+                given = f"has {key}={_shown(value)}" if key in self.entries[index] else f"has no '{key}'"
                 raise self.fault(index, f"{given}; a whole number is needed")
         return np.array(values, dtype=np.int64)
 
@@ -222,17 +165,33 @@ def _places(annotations: _Entries, key: str, ids: np.ndarray) -> np.ndarray:
     return places
 
 
-def _boxes(annotations: _Entries, sizes: np.ndarray) -> np.ndarray:
+def _boxes(annotations: _Entries, sizes: np.ndarray, *, masks: bool) -> np.ndarray:
     """(M, 4) float64 x, y, width, height."""
     boxes = []
     for index, entry in enumerate(annotations.entries):
         box = entry.get("bbox")
-        if box is None and entry.get("segmentation"):
+        if box is None and masks and entry.get("segmentation"):
             box = _mask_box(entry["segmentation"], *sizes[index].tolist())
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-            raise annotations.fault(index, f"has bbox={box!r}; four numbers x, y, width, height are needed")
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+            raise annotations.fault(
+                index, f"has bbox={_shown(box)}; four numbers x, y, width, height are needed"
+            )
         boxes.append(box)
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written, cut where it is long."""
+    kind = type(value).__name__
+    if isinstance(value, dict) or (isinstance(value, int) and abs(value) > MAX_NUMBER):
+        return kind if isinstance(value, dict) else "a huge number"
+    text = repr(value[:5] if isinstance(value, list) else value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a double holds."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= MAX_NUMBER)
 
 
 def _mask_box(segmentation: Any, height: int, width: int) -> list[float] | None:

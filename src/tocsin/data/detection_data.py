@@ -206,12 +206,20 @@ def check_image_files(folder: Path, names: Sequence[str], *, where: str) -> None
         raise DataError(
             f"{where}: {outside[0]} leads out of {folder}; give file names relative to that folder"
         )
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not _is_file(folder / name)]
     if missing:
         raise DataError(
             f"{where}: {len(missing)} of {len(names)} images are not in {folder}: {listed(missing)}; copy them "
             "there, name another folder (data.images), or take their entries out"
         )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; none can have a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def stored_size(path: Path) -> tuple[int, int]:

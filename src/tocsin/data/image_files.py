@@ -80,6 +80,19 @@ def read_pixels(path: str | Path) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
+    return decode_pixels(data, path)
+
+
+def decode_pixels(data: bytes, path: Path) -> np.ndarray:
+    """Decode what stands in an image file; as `read_pixels`.
+
+    Args:
+        data: The bytes of the file.
+        path: Its name, whose suffix tells a TIFF.
+
+    Raises:
+        DataError: As for `read_image`.
+    """
     if not data:
         raise DataError(f"{path}: is empty; copy it again, or take it out of the folder")
     decoded = _decode_tiff(data, path) if path.suffix.lower() in TIFF_SUFFIXES else None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tocsin.data.image_files import read_mask, read_pixels, scaled
+from tocsin.data.image_files import decode_pixels, read_mask, read_pixels, scaled
 from tocsin.data.image_resize import RESIZE_MODES, ResizeMode, resize_image, resize_mask
 from tocsin.errors import ConfigError, DataError
 
@@ -59,7 +59,22 @@ class ImageReader:
         Returns:
             (C, H, W), C = 1 or 3, of the dtype of the file.
         """
-        pixels = read_pixels(path)
+        return self._fitted(read_pixels(path), path)
+
+    def decode(self, data: bytes, name: str) -> Tensor:
+        """Decode the bytes of an image file, as `__call__` reads a file.
+
+        Args:
+            data: Of the file.
+            name: Of the file; its suffix tells a TIFF.
+
+        Raises:
+            DataError: As for `__call__`.
+        """
+        return to_image(self._fitted(decode_pixels(data, Path(name)), name))
+
+    def _fitted(self, pixels: np.ndarray, path: str | Path) -> np.ndarray:
+        """(C, H, W) of the size that the reader gives, from (h, w, C)."""
         try:
             resized = resize_image(pixels, self.size, self.resize)
         except DataError as error:

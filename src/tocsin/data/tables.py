@@ -4,6 +4,7 @@ Time may be found by itself, labels never: a label column that slips in among th
 the detector, so names that look like one are refused until the user decides.
 """
 
+import io
 import re
 import warnings
 from collections.abc import Sequence
@@ -49,7 +50,31 @@ def read_table(
     Raises:
         DataError: The table is empty or damaged, a name is not there, or a row holds what it should not.
     """
-    frame = _load_parquet(path) if path.suffix.lower() == ".parquet" else _load_csv(path)
+    frame = _load_parquet(path) if path.suffix.lower() == ".parquet" else _load_csv(path, path)
+    return _series_of(frame, path, timestamp_column, label_column, channels)
+
+
+def read_csv_text(text: bytes, *, where: str, channels: Sequence[str] | None = None) -> SeriesData:
+    """Read one series from the text of a CSV table, as `read_table` reads a file.
+
+    Args:
+        text: UTF-8, with a header line.
+        where: What to call it in messages.
+        channels: As for `read_table`.
+
+    Raises:
+        DataError: As for `read_table`.
+    """
+    return _series_of(_load_csv(io.BytesIO(text), Path(where)), Path(where), None, None, channels)
+
+
+def _series_of(
+    frame: pd.DataFrame,
+    path: Path,
+    timestamp_column: str | None,
+    label_column: str | None,
+    channels: Sequence[str] | None,
+) -> SeriesData:
     if frame.empty:
         raise DataError(
             f"{path}: has no rows below its header ({len(frame.columns)} columns); give a file with data"
@@ -85,16 +110,16 @@ def table_columns(path: Path) -> list[str]:
     """The column names of a `.csv` or `.parquet` file, without reading its rows where that is possible."""
     if path.suffix.lower() == ".parquet":
         return [str(name) for name in _load_parquet(path).columns]
-    return list(_load_csv(path, rows=0).columns)
+    return list(_load_csv(path, path, rows=0).columns)
 
 
-def _load_csv(path: Path, rows: int | None = None) -> pd.DataFrame:
+def _load_csv(source: Path | io.BytesIO, path: Path, rows: int | None = None) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "error", pd.errors.ParserWarning
             )  # more fields than names: they would be cut
-            frame = pd.read_csv(path, skipinitialspace=True, low_memory=False, nrows=rows, index_col=False)
+            frame = pd.read_csv(source, skipinitialspace=True, low_memory=False, nrows=rows, index_col=False)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: is empty; give a file with a header line and rows") from None
     except pd.errors.ParserWarning:

@@ -12,7 +12,7 @@ placed and measured as any other patch.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
         size: Side of the patch in the image, as a share of the diagonal of a box, in (0, 1].
         offset: How far above the centre of a box the patch sits, as a share of its height.
         max_boxes: Most patches in an image when it is applied.
-        target_class: Class of the victim that is attacked; 0 is person.
+        target_class: Class of the victim that is attacked, by number or name; 0 is person.
         cache_dir: Where the stand-in and weights of the hub are kept; None makes or fetches them anew.
 
     Raises:
@@ -76,7 +76,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
         size: float = 0.2,
         offset: float = 0.1,
         max_boxes: int = 14,
-        target_class: int = 0,
+        target_class: int | str = 0,
         cache_dir: str | Path | None = None,
     ) -> None:
         check_choice("attack", attack, ATTACKS)
@@ -102,6 +102,11 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
         self.batch_size = batch_size
         self.rotation = rotation
         self.register_buffer("pixels", torch.full((3, patch_size, patch_size), 0.5))
+        self.n_images = 0  # that ART works on
+        self._growing: Tensor | None = None
+        self.on_iteration: Callable[[int, float], None] | None = (
+            None  # told the number of each pass and its loss
+        )
         self._collected: list[tuple[np.ndarray, np.ndarray, Tensor]] = []
 
     def trainable(self, stage: str) -> Iterable[nn.Parameter]:
@@ -111,6 +116,11 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
     @property
     def patch(self) -> Tensor:
         return self.pixels.detach()
+
+    @property
+    def growing(self) -> Tensor:
+        """(3, P, P) the patch that ART works on, as far as it can be seen: that of `robust_dpatch` cannot."""
+        return self.patch if self._growing is None else self._growing.detach().clamp(0.0, 1.0)
 
     @torch.no_grad()
     def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
@@ -152,6 +162,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
             raise TocsinError(
                 "no training image has anyone large enough to wear a patch: lower data.min_height"
             )
+        self.n_images = len(images)
         masks = np.concatenate([masks for _, masks, _ in self._collected])
         sides = torch.cat([sides for _, _, sides in self._collected])
         self._collected = []
@@ -161,6 +172,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
             else:
                 found = self._robust_dpatch(np.asarray(images))
         self.pixels.copy_(torch.from_numpy(found).clamp(0.0, 1.0))
+        self._growing = None
 
     def _adversarial_patch(self, images: np.ndarray, masks: np.ndarray, sides: Tensor) -> np.ndarray:
         from art.attacks.evasion import AdversarialPatchPyTorch
@@ -187,6 +199,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
             verbose=False,
         )
         model.clear_with_model(attack._patch)
+        self._growing = attack._patch
         found: np.ndarray = attack.generate(images, _nothing(len(images)), mask=masks)[0]
         return found
 
@@ -207,7 +220,7 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
         return found
 
     def _estimator(self, images: np.ndarray) -> tuple[ArtVictim, Any]:
-        progress = _Progress(self.iterations, -(-len(images) // self.batch_size))
+        progress = _Progress(self.iterations, -(-len(images) // self.batch_size), self.on_iteration)
         model = ArtVictim(victim=self.victims[0], on_loss=progress.count)
         return model, art_estimator(model, size=images.shape[-1], losses=self.losses)
 
@@ -216,9 +229,12 @@ class ArtPatch(FitOnceDetector, PatchOnVictims):
 
 
 class _Progress:
-    """Logs the mean loss of each pass over the images, which ART keeps to itself."""
+    """Tells the mean loss of each pass over the images, which ART keeps to itself."""
 
-    def __init__(self, iterations: int, batches: int) -> None:
+    def __init__(
+        self, iterations: int, batches: int, on_iteration: Callable[[int, float], None] | None
+    ) -> None:
+        self._on_iteration = on_iteration
         self._iterations = iterations
         self._batches = batches
         self._losses: list[Tensor] = []
@@ -230,6 +246,8 @@ class _Progress:
             self._done += 1
             mean = float(torch.stack(self._losses).mean())
             log.info("ART: iteration %d of %d, loss %.4f", self._done, self._iterations, mean)
+            if self._on_iteration is not None:
+                self._on_iteration(self._done, mean)
             self._losses = []
 
 

@@ -24,6 +24,7 @@ from tocsin.models.patch_losses import OBJECTIVES, detection_loss, non_printabil
 from tocsin.models.patch_placement import Eot, place_patch, target_places
 from tocsin.models.yolo_victim import YoloVictim, load_victim
 
+RAISED = {"raise_box": "box", "raise_dfl": "dfl"}  # terms of `YoloVictim.losses` that an objective raises
 _GRAY, _SPREAD = 0.5, 0.02  # of the first patch
 
 
@@ -39,7 +40,7 @@ class PatchOnVictims(PatchModel):
         size: Side of the patch in the image, as a share of the diagonal of a box, in (0, 1].
         offset: How far above the centre of a box the patch sits, as a share of its height.
         max_boxes: Most patches in an image; the largest boxes get them.
-        target_class: Class of the victim that is attacked; 0 is person.
+        target_class: Class of the victim that is attacked, by number or name; 0 is person.
         cache_dir: Where the stand-in and weights of the hub are kept; None makes or fetches them anew.
 
     Raises:
@@ -55,7 +56,7 @@ class PatchOnVictims(PatchModel):
         size: float,
         offset: float,
         max_boxes: int,
-        target_class: int,
+        target_class: int | str,
         cache_dir: str | Path | None,
     ) -> None:
         super().__init__()
@@ -111,7 +112,8 @@ class YoloPatch(PatchOnVictims):
         size: Side of the patch in the image, as a share of the diagonal of a box, in (0, 1].
         offset: How far above the centre of a box the patch sits, as a share of its height.
         objective: `vanish_max`, `vanish_topk`, `vanish_logsumexp`, `bce_background`, `iou_weighted` or `misplace`;
-            see `detection_loss`.
+            see `detection_loss`. `raise_box` and `raise_dfl` raise that term of the loss the victim was trained with,
+            of those who wear the patch: its boxes get worse, whatever its confidence.
         top_k: Anchors of a person that `vanish_topk` and `iou_weighted` look at.
         tv_weight: Weight of the total variation; smoother patches print better.
         tv_floor: Value of that term below which it no longer counts.
@@ -126,7 +128,7 @@ class YoloPatch(PatchOnVictims):
         cutout: Probability of a gray square in a patch, in training.
         shakedrop: Probability that a residual branch of the victim is scaled, in training.
         augment: Probability that an image is mirrored, coloured and turned, in training.
-        target_class: Class of the victim that is attacked; 0 is person.
+        target_class: Class of the victim that is attacked, by number or name; 0 is person.
         cache_dir: Where the stand-in and weights of the hub are kept; None makes or fetches them anew.
 
     Raises:
@@ -156,10 +158,10 @@ class YoloPatch(PatchOnVictims):
         cutout: float = 0.0,
         shakedrop: float = 0.0,
         augment: float = 0.5,
-        target_class: int = 0,
+        target_class: int | str = 0,
         cache_dir: str | Path | None = None,
     ) -> None:
-        check_choice("objective", objective, OBJECTIVES)
+        check_choice("objective", objective, (*OBJECTIVES, *RAISED))
         check_range("top_k", top_k, top_k >= 1, "at least 1")
         for name, value in (("tv_weight", tv_weight), ("tv_floor", tv_floor), ("nps_weight", nps_weight)):
             check_range(name, value, value >= 0.0, "at least 0")
@@ -244,6 +246,8 @@ class YoloPatch(PatchOnVictims):
         with ExitStack() as changes:
             if self.training:
                 changes.enter_context(shaken(victim.layers, probability=self.shakedrop))
+            if self.objective in RAISED:
+                return -victim.losses(images, boxes, owner)[RAISED[self.objective]]
             branches = victim(images)
         terms: list[Any] = [
             branch.weight * detection_loss(branch, boxes, owner, objective=self.objective, top_k=self.top_k)

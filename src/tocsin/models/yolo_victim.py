@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tocsin.data.checks import listed, nearest
 from tocsin.errors import ConfigError, DataError
 from tocsin.models.attack_packages import require_ultralytics
 from tocsin.models.base import Detections
@@ -45,14 +46,14 @@ class Branch(NamedTuple):
 
 
 def load_victim(
-    source: str, *, target_class: int = 0, cache_dir: str | Path | None = None, seed: int = 0
+    source: str, *, target_class: int | str = 0, cache_dir: str | Path | None = None, seed: int = 0
 ) -> "YoloVictim":
     """Victim by name.
 
     Args:
         source: A .pt file of ultralytics, a name of its hub (`yolov8n.pt`), `standin` for a small YOLO trained on
             drawn figures, or a description (`yolov8n.yaml`) for random weights, as tests want them.
-        target_class: Class that is attacked; person is 0.
+        target_class: Class that is attacked, by number or name; person is 0, and all that the stand-in knows.
         cache_dir: Where stand-ins and weights of the hub are kept; None makes or fetches them each time.
         seed: Seed of the stand-in.
 
@@ -61,9 +62,31 @@ def load_victim(
     """
     if source == STANDIN:
         network = standin_network(cache_dir=cache_dir, seed=seed)
+        network.names = {0: "person"}  # type: ignore[assignment]
     else:
         network = yolo_network(source, cache_dir=cache_dir)
-    return YoloVictim(network=network, target_class=target_class)
+    return YoloVictim(network=network, target_class=class_number(network, target_class))
+
+
+def class_number(network: nn.Module, asked: int | str) -> int:
+    """Number of a class of a network of ultralytics.
+
+    Args:
+        network: It knows the names of its classes.
+        asked: Number, or name in any case.
+
+    Raises:
+        ConfigError: It has no class of that name.
+    """
+    if isinstance(asked, int) or asked.isdecimal():
+        return int(asked)
+    names = {str(name).lower(): int(number) for number, name in network.names.items()}  # type: ignore[operator, union-attr]
+    if asked.lower() not in names:
+        raise ConfigError(
+            f"target_class={asked}: the victim has no such class{nearest(asked, list(names))}; it has "
+            f"{listed(list(names))}"
+        )
+    return names[asked.lower()]
 
 
 class YoloVictim(nn.Module):

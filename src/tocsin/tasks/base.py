@@ -77,6 +77,7 @@ class Task(L.LightningModule):
         self.stage_epoch = 0  # epochs completed in the current stage
         self._stage_over = False
         self._common = CommonNumbers(seed)
+        self.terms: dict[str, Tensor] = {}  # of the loss of the last step, for callbacks
         self._enter_stage()
 
     # --- stages -------------------------------------------------------------------------------------
@@ -220,6 +221,7 @@ class Task(L.LightningModule):
         share = self.detector.share
         with contextlib.nullcontext() if share.alone else WholeBatch(share):
             terms = self.detector.loss(batch)
+        self.terms = {name: value.detach() for name, value in terms.items()}
         self._log_terms("train", terms, batch, batch_idx)
         return terms["loss"] if share.alone else terms["loss"] * share.weight
 

@@ -1,0 +1,34 @@
+"""Starts the service: settings, database, workers, and the web server around the application."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from tocsin.service.settings import Settings, settings_of
+
+SOCKET_MESSAGE = 1 << 20  # bytes; a row of a stream is far shorter
+PATIENCE_S = 10  # for open connections, such as those that listen to events, when the server ends
+
+
+def serve(cfg: DictConfig) -> None:
+    """Serve until interrupted.
+
+    Raises:
+        ConfigError: A setting is none that can be used.
+    """
+    run(settings_of(OmegaConf.to_container(cfg, resolve=True)))  # type: ignore[arg-type]
+
+
+def run(settings: Settings) -> None:
+    """Serve with these settings."""
+    import uvicorn
+
+    from tocsin.service.app import create_app
+
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        server_header=False,
+        ws_max_size=SOCKET_MESSAGE,
+        timeout_graceful_shutdown=PATIENCE_S,
+    )
