@@ -151,24 +151,53 @@ async def pinging(port: int, sent: bytes, until: float) -> list[float]:
     return times
 
 
-def measure(folder: Path, sent: dict[str, bytes], units: dict[str, int], seconds: float) -> dict[str, float]:
-    """Print a row per model, way and number of clients; throughput of batched over one by one at 32, by model."""
-    rates: dict[tuple[str, str], float] = {}
-    for way, batch in (("one by one", 1), ("batched", 64)):
-        with server(folder, f"limits.batch={batch}") as (port, _):
-            for model, one in sent.items():
-                for n_clients in CLIENTS:
+def cpu_s(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(
+    folder: Path, sent: dict[str, bytes], units: dict[str, int], seconds: float, rounds: int
+) -> dict[str, tuple[float, float]]:
+    """Print a row per model, way and number of clients.
+
+    Both ways take turns, and the best round of each counts, because other work on the machine comes and goes.
+
+    Returns:
+        By model, batched over one by one at 32 clients: throughput, and requests per second of CPU of the server.
+    """
+    rates: dict[tuple[str, str], tuple[float, float]] = {}
+    with server(folder, "limits.batch=1") as single, server(folder, "folder=batched") as batched:
+        ways = {"one by one": single, "batched": batched}
+        for model, one in sent.items():
+            for n_clients in CLIENTS:
+                found: dict[str, list[tuple[float, float, str]]] = {way: [] for way in ways}
+                for way, (port, pid) in [*ways.items()] * rounds:
+                    begin = cpu_s(pid)
                     times, health, rate = asyncio.run(load(port, one, n_clients, seconds))
-                    p50, p99 = np.quantile(times, [0.5, 0.99]) * 1e3
-                    unit = "rows" if units[model] > 1 else "images"
+                    per_cpu = len(times) / max(cpu_s(pid) - begin, 1e-9)
+                    found[way].append((rate, per_cpu, described(times, health, rate, units[model])))
+                for way, rows in found.items():
+                    rate, _, text = max(rows)
+                    per_cpu = max(row[1] for row in rows)
                     print(
-                        f"{model:<10} {way:<11} {n_clients:>3} clients: p50 {p50:>7.1f} ms, p99 {p99:>7.1f} ms, "
-                        f"{rate:>7.1f} requests/s, {rate * units[model]:>8.0f} {unit}/s, "
-                        f"/health p99 {np.quantile(health, 0.99) * 1e3:.1f} ms",
+                        f"{model:<10} {way:<11} {n_clients:>3} clients: {text}, {per_cpu:.1f} per s of CPU",
                         flush=True,
                     )
-                    rates[model, way] = rate
-    return {model: rates[model, "batched"] / rates[model, "one by one"] for model in sent}
+                    rates[model, way] = rate, per_cpu
+    return {
+        model: tuple(b / a for a, b in zip(rates[model, "one by one"], rates[model, "batched"], strict=True))
+        for model in sent
+    }
+
+
+def described(times: np.ndarray, health: np.ndarray, rate: float, units: int) -> str:
+    p50, p99 = np.quantile(times, [0.5, 0.99]) * 1e3
+    return (
+        f"p50 {p50:>7.1f} ms, p99 {p99:>7.1f} ms, {rate:>6.1f} requests/s, {rate * units:>7.0f} "
+        f"{'rows' if units > 1 else 'images'}/s, /health p99 {np.quantile(health, 0.99) * 1e3:.0f} ms"
+    )
 
 
 # --- a stream -----------------------------------------------------------------------------------------------
@@ -184,7 +213,7 @@ async def stream(port: int, pid: int, n_rows: int) -> None:
     from websockets.asyncio.client import connect
 
     rng = np.random.default_rng(1)
-    async with connect(f"ws://127.0.0.1:{port}/v1/models/mae/stream", max_queue=None) as socket_:
+    async with connect(f"ws://127.0.0.1:{port}/v1/models/mae/stream", ping_interval=None) as socket_:
 
         async def send(n: int) -> None:
             for row in rng.standard_normal((n, len(CHANNELS))).round(4).tolist():
@@ -212,6 +241,7 @@ async def stream(port: int, pid: int, n_rows: int) -> None:
 def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=100_000, help="of the stream")
     parser.add_argument("--window", type=int, default=100)
     parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
@@ -229,13 +259,17 @@ def main() -> bool:
             "mae": request("/v1/models/mae/score", "application/json", json.dumps({"rows": rows}).encode()),
             "patchcore": request("/v1/models/patchcore/score", "image/png", image),
         }
-        ratios = measure(folder, sent, {"mae": arguments.window, "patchcore": 1}, arguments.seconds)
-        for model, ratio in ratios.items():
-            print(f"{model}: batched / one by one at {CLIENTS[-1]} clients: {ratio:.2f} (at least {TARGET})")
+        units = {"mae": arguments.window, "patchcore": 1}
+        ratios = measure(folder, sent, units, arguments.seconds, arguments.rounds)
+        for model, (rate, per_cpu) in ratios.items():
+            print(
+                f"{model}: batched / one by one at {CLIENTS[-1]} clients: {rate:.2f} times the throughput (at least "
+                f"{TARGET}), {per_cpu:.2f} times the requests per second of CPU"
+            )
         if arguments.rows:
             with server(folder) as (port, pid):
                 asyncio.run(stream(port, pid, arguments.rows))
-    return min(ratios.values()) >= TARGET
+    return min(rate for rate, _ in ratios.values()) >= TARGET
 
 
 if __name__ == "__main__":

@@ -20,4 +20,8 @@ def run(settings: Settings) -> None:
 
     from tocsin.service.app import create_app
 
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_config=None)
+    # No pings: the answer to one waits behind the rows that a busy stream has sent ahead, and would come too late.
+    # Streams that are silent, or whose answers nobody takes, end after limits.idle_s.
+    uvicorn.run(
+        create_app(settings), host=settings.host, port=settings.port, log_config=None, ws_ping_interval=None
+    )
