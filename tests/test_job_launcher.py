@@ -17,7 +17,7 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf.basecontainer import BaseContainer
 
-from tocsin import cli
+from tocsin.composing import _prefer_files
 from tocsin.errors import ConfigError
 from tocsin.job_launcher import JobLauncher
 from tocsin.jobs import Job, State, death, read_job, read_jobs, write_job
@@ -81,9 +81,11 @@ def prepared(launcher: JobLauncher, folder: Path, task: object = None) -> JobLau
     conf = folder.parent / "conf"
     conf.mkdir(exist_ok=True)
     (conf / "train.yaml").write_text(CONF % folder)
-    (conf / "hydra" / "launcher").mkdir(parents=True, exist_ok=True)  # instead of Hydra's own, which is taken out
+    (conf / "hydra" / "launcher").mkdir(
+        parents=True, exist_ok=True
+    )  # instead of Hydra's own, which is taken out
     (conf / "hydra" / "launcher" / "basic.yaml").write_text("_target_: none")
-    cli._prefer_files(conf)
+    _prefer_files(conf)
     loader = ConfigLoaderImpl(create_config_search_path(str(conf)))
     config = loader.load_configuration("train", ["seed=1,2"], run_mode=RunMode.MULTIRUN)
     HydraConfig.instance().set_config(config)
