@@ -81,7 +81,9 @@ def prepared(launcher: JobLauncher, folder: Path, task: object = None) -> JobLau
     conf = folder.parent / "conf"
     conf.mkdir(exist_ok=True)
     (conf / "train.yaml").write_text(CONF % folder)
-    (conf / "hydra" / "launcher").mkdir(parents=True, exist_ok=True)  # instead of Hydra's own, which is taken out
+    (conf / "hydra" / "launcher").mkdir(
+        parents=True, exist_ok=True
+    )  # instead of Hydra's own, which is taken out
     (conf / "hydra" / "launcher" / "basic.yaml").write_text("_target_: none")
     cli._prefer_files(conf)
     loader = ConfigLoaderImpl(create_config_search_path(str(conf)))
