@@ -41,7 +41,13 @@ def test_sections_of_metrics_json(tmp_path: Path) -> None:
     assert {"method", "value", "split"} <= read["threshold"].keys()
     assert (read["threshold"]["method"], read["threshold"]["value"]) == ("pot", 0.5)
     assert read["threshold"]["split"] == "validation"
-    assert read["timing"] == {"fit_s": 3.0, "epochs": 2, "train_items_per_s": 7.0, "test_items_per_s": 12.5}
+    assert read["timing"] == {
+        "fit_s": 3.0,
+        "epochs": 2,
+        "train_items_per_s": 7.0,
+        "assess_s": 0.0,
+        "test_items_per_s": 12.5,
+    }
     assert read["baselines"] == {"random": {"vus_pr": 0.1}}
 
 

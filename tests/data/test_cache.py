@@ -10,8 +10,9 @@ import pytest
 
 from tocsin.data.cache import cached_folder, cached_series
 from tocsin.data.series_data import SeriesData
+from tocsin.data.synthetic import server_load
 
-NAME = "tocsin.data.synthetic.server_load"
+NAME = server_load.__name__
 
 
 def together(call: object) -> list[object]:

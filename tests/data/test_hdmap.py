@@ -246,7 +246,9 @@ def test_folder_in_the_cache_is_complete_or_not_there(tmp_path: Path) -> None:
 
     def overtaken(folder: Path) -> None:
         (folder / "slow").touch()
-        cached_folder(lambda other: (other / "fast").touch(), **where)
+        path = tmp_path / folder.parent.name.partition(".")[0]
+        path.mkdir()
+        (path / "fast").touch()
 
     found = cached_folder(overtaken, **where)  # another process finishes first
     assert [path.name for path in found.iterdir()] == ["fast"]

@@ -31,7 +31,7 @@ def test_lines_fit_the_width_and_hold_the_numbers(folder: Path) -> None:
     assert best.split()[-1] == "2"  # seeds
     assert "pca (baseline)" in text
     assert "1 job(s) without a result: 1 failed" in text
-    assert "[bold]out of memory" in text  # signs of markup are text
+    assert "[bold]out of memory" in " ".join(text.split())  # signs of markup are text
 
 
 def test_jobs_without_a_result_are_named_or_only_counted(folder: Path) -> None:
@@ -42,7 +42,7 @@ def test_jobs_without_a_result_are_named_or_only_counted(folder: Path) -> None:
     board = build([folder])
     text = render(board)
     assert "26 job(s) without a result: 1 failed, 25 pruned" in text
-    assert text.count("others were better") == 19
+    assert " ".join(text.split()).count("others were better") == 19
     assert "and 6 more: see leaderboard.html" in text
     counted = render(board, errors=False)
     assert "26 job(s) without a result: 1 failed, 25 pruned" in counted

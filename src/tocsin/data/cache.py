@@ -87,8 +87,10 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        lock.unlink(missing_ok=True)  # who waits for it has it open, and finds what was made
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # who waits for it has it open, and finds what was made
 
 
 def _write_folder(write: Callable[[Path], None], path: Path) -> None:
