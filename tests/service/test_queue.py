@@ -143,7 +143,7 @@ def test_job_is_given_up_after_deaths_without_a_new_checkpoint(engine: Engine) -
         None,
         5.0,
         5.0,
-    ):  # the second start finds a checkpoint: its death is the first of three
+    ):  # the second finds a checkpoint: its death is the first of five
         taken = claimed(engine)
         queue.begin(engine, taken, checkpoint=checkpoint)
         assert queue.put_back(engine, taken, "killed")
@@ -153,7 +153,7 @@ def test_job_is_given_up_after_deaths_without_a_new_checkpoint(engine: Engine) -
     assert queue.put_back(engine, taken, "killed again")
     ended = found(engine, job)
     assert ended.state == JobState.FAILED
-    assert ended.error == "given up after 3 attempts without a new checkpoint; the last: killed again"
+    assert ended.error == "given up after 5 attempts without a new checkpoint; the last: killed again"
 
 
 def test_stop_in_good_order_is_no_death(engine: Engine) -> None:

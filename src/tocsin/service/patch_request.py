@@ -11,8 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tocsin.models.yolo_victim import STANDIN
-
+STANDIN = "standin"  # as victims call it; to import them takes seconds
 MAX_ITERATIONS, MAX_IMAGE, MAX_PATCH, MAX_IMAGES = 100_000, 1280, 512, 100_000
 DATABASE = (
     "TOCSIN_SERVICE_DATABASE"  # variable of the environment: a URL may hold a password, which no file should

@@ -15,7 +15,7 @@ from sqlalchemy import JSON, ColumnElement, Engine, and_, func, insert, literal,
 
 from tocsin.service.job_table import OPEN, JobState, PatchJob, now
 
-MAX_DEATHS = 3  # of workers in a row that left no new checkpoint, before a job is given up
+MAX_DEATHS = 5  # of workers in a row that left no new checkpoint, before a job is given up
 
 
 @dataclass(frozen=True, kw_only=True)
