@@ -35,7 +35,7 @@ KILLS, N_JOBS, WAIT_S = 10, 2, 900.0
 REQUEST = {
     "dataset": "figures",
     "victim": "random.pt",
-    "iterations": 90,
+    "iterations": 60,
     "size": 160,
     "patch_size": 16,
 }

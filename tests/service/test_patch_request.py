@@ -51,7 +51,7 @@ def test_native_request(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert (cfg.data.size, cfg.data.max_images, cfg.model.patch_size, cfg.seed) == (640, 10, 32, 7)
     assert (cfg.optimizer.lr, cfg.callbacks.iterations.iterations) == (0.05, 205)
-    assert (cfg.trainer.max_epochs, cfg.data.steps_per_epoch) == (21, 10)
+    assert (cfg.trainer.max_epochs, cfg.data.steps_per_epoch) == (41, 5)
     assert cfg.callbacks.early_stopping is None
     assert cfg.data.root == "sqlite:///x.db"
 

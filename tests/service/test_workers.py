@@ -174,7 +174,7 @@ def test_job_of_a_server_that_is_gone_is_put_back(
     second.start()
     assert ended(engine, job).state == JobState.FINISHED
     second.stop()
-    assert now(engine, job).deaths == 1
+    assert now(engine, job).deaths == 0
 
 
 def test_device_that_is_none_is_said(
