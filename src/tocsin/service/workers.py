@@ -10,6 +10,7 @@ jobs back. Its processes have ended with it; one that lost its server in another
 import asyncio
 import logging
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0  # of silence, after which a job is anyone's
 BEAT_S = 1.0
 POLL_S = 0.2
+_STOP_S = 10.0
 PRELOADED = "tocsin.service.patch_preload"
 
 
@@ -100,12 +102,15 @@ class PatchWorkers:
         """End all processes; their jobs wait for the next server."""
         self._stopping = True
         self._wake.set()
-        self._thread.join()
+        self._thread.join(_STOP_S)  # while it still imports it has claimed nothing
 
     # --- the thread -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         self._context.set_forkserver_preload([PRELOADED])
+        first = self._context.Process(target=os.getpid, daemon=True)
+        first.start()  # lets the imports be done before any job is claimed, which could not be beaten meanwhile
+        first.join()
         try:
             self.workers = [
                 Worker(device=device) for device in devices_of(self.settings.devices, self._context)
@@ -177,7 +182,7 @@ class PatchWorkers:
         process = self._context.Process(target=run_patch, args=(call, theirs), daemon=True)
         process.start()
         theirs.close()
-        worker.job, worker.process, worker.pipe, worker.beaten = job, process, ours, time.monotonic()
+        worker.job, worker.process, worker.pipe = job, process, ours
         log.info(
             "job %s %s on %s (process %d)",
             job.id,
@@ -185,6 +190,7 @@ class PatchWorkers:
             _described(worker.device),
             process.pid,
         )
+        self._beat(worker)
 
     def _overrides(self, job: Job, *, gpu: bool) -> list[str] | None:
         request = PatchRequest.model_validate(dict(job.request))
