@@ -135,7 +135,7 @@ class RowScorer:
             return torch.empty(0, window, known.shape[1])
         scaled = self.trained.scaler.transform(known)
         views = np.lib.stride_tricks.sliding_window_view(scaled, window, axis=0)  # (M, C, T)
-        return torch.from_numpy(np.ascontiguousarray(views.transpose(0, 2, 1)))  # (M, T, C)
+        return torch.from_numpy(views.transpose(0, 2, 1).copy())  # (M, T, C)
 
     @torch.inference_mode()
     def scores(self, deviations: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tocsin.data.checks import check_finite, listed, nearest
 from tocsin.data.series_data import SeriesData
 from tocsin.data.tables import read_csv_text
 from tocsin.errors import DataError
-
-WHERE = "the request"
+from tocsin.service.json_rows import WHERE, parse_rows, too_many
 
 
 class Rows(BaseModel):
-    """Rows of a series, one per time step."""
+    """Rows of a series, one per time step: what a JSON body may hold, for the description of the API."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,21 +37,17 @@ def rows_of_json(body: bytes, *, channels: Sequence[str], limit: int) -> SeriesD
     Raises:
         DataError: It is no such JSON, a channel is missing or unknown, rows differ in length, or there are too many.
     """
-    try:
-        given = Rows.model_validate_json(body)
-    except ValidationError as error:
-        raise DataError(f"{WHERE}: {first_fault(error)}") from error
-    check_count(len(given.rows), limit)
+    given = parse_rows(body, limit=limit)
     names = channels if given.channels is None else given.channels
-    for index, row in enumerate(given.rows):
-        if len(row) != len(names):
-            raise DataError(
-                f"{WHERE}: row {index} (from 0) has {len(row)} values, but there are {len(names)} channels: "
-                f"{listed(names)}"
-            )
+    if (wrong := given.widths != len(names)).any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{WHERE}: row {row} (from 0) has {given.widths[row]} values, but there are {len(names)} channels: "
+            f"{listed(names)}"
+        )
     order = _order(names, channels)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-        values = np.array(given.rows, dtype=np.float64).reshape(-1, len(names))[:, order].astype(np.float32)
+        values = given.flat.reshape(-1, len(names))[:, order].astype(np.float32)
     check_finite(values, channels, where=WHERE)
     return SeriesData(values=values, channel_names=tuple(channels))
 
@@ -68,25 +63,9 @@ def rows_of_csv(body: bytes, *, channels: Sequence[str], limit: int) -> SeriesDa
     Raises:
         DataError: As for `rows_of_json`, or timestamps cannot be read.
     """
-    check_count(body.count(b"\n") - 1, limit)
+    if body.count(b"\n") > limit + 1:  # the header, and a line that is not ended
+        raise too_many(limit)
     return read_csv_text(body, where=WHERE, channels=channels)
-
-
-def check_count(n_rows: int, limit: int) -> None:
-    """Refuse more rows than a request may have.
-
-    Raises:
-        DataError: There are more.
-    """
-    if n_rows > limit:
-        raise DataError(f"{WHERE} has {n_rows} rows, more than limits.rows={limit}; send them in parts")
-
-
-def first_fault(error: ValidationError) -> str:
-    """What is wrong first, on one line."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, fault["loc"]))
-    return f"{place}: {fault['msg']}" if place else str(fault["msg"])
 
 
 def _order(given: Sequence[str], wanted: Sequence[str]) -> list[int]:

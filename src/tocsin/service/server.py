@@ -23,6 +23,8 @@ def run(settings: Settings) -> None:
 
     from tocsin.service.app import create_app
 
+    # No pings: the answer to one waits behind the rows that a busy stream has sent ahead, and would come too late.
+    # Streams that are silent, or whose answers nobody takes, end after limits.idle_s.
     uvicorn.run(
         create_app(settings),
         host=settings.host,
@@ -30,5 +32,6 @@ def run(settings: Settings) -> None:
         log_config=None,
         server_header=False,
         ws_max_size=SOCKET_MESSAGE,
+        ws_ping_interval=None,
         timeout_graceful_shutdown=PATIENCE_S,
     )

@@ -87,7 +87,7 @@ async def _serve(socket: WebSocket, loaded: LoadedModel, idle_s: float) -> None:
             arrived = [await waiting.get()]
             while not waiting.empty() and len(arrived) < ROWS:
                 arrived.append(waiting.get_nowait())
-            await _answer(socket, loaded, scorer, arrived)
+            await _answer(socket, loaded, scorer, arrived, idle_s)
     finally:
         receiving.cancel()
 
@@ -111,7 +111,11 @@ async def _receive(socket: WebSocket, waiting: "asyncio.Queue[str | _End]", idle
 
 
 async def _answer(
-    socket: WebSocket, loaded: LoadedModel, scorer: RowScorer, arrived: Sequence[str | _End]
+    socket: WebSocket,
+    loaded: LoadedModel,
+    scorer: RowScorer,
+    arrived: Sequence[str | _End],
+    idle_s: float,
 ) -> None:
     """Answer the rows that have arrived, in order; those before a bad one are answered, too."""
     names = scorer.trained.channel_names
@@ -132,8 +136,12 @@ async def _answer(
             await loaded.batcher.run(work)
         empty = len(rows) - len(work.scores)
         scores: list[Any] = [None] * empty + work.scores
-        for score, alarm in zip(scores, [False] * empty + work.alarms, strict=True):
-            await socket.send_text(json.dumps({"score": score, "alarm": alarm}))
+        try:
+            async with asyncio.timeout(idle_s):
+                for score, alarm in zip(scores, [False] * empty + work.alarms, strict=True):
+                    await socket.send_text(json.dumps({"score": score, "alarm": alarm}))
+        except TimeoutError as error:  # nobody reads them; nor would anyone read a reason
+            raise _End(WS_1001_GOING_AWAY) from error
     if end is not None:
         raise end
 
