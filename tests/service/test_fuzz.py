@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.generation import GenerationMode
 from schemathesis.python import asgi
 from schemathesis.specs.openapi import checks
 from uploads import coco_files, zipped
@@ -47,7 +49,6 @@ def session(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     app = create_app(options)
     with asgi.get_client(app, max_stream_events=3) as session:
-        app.state.patch_workers.stop()
         files = {"file": ("a.zip", zipped(coco_files()))}
         answer = session.post("/v1/datasets", data={"name": "street"}, files=files)
         assert answer.status_code == 201, answer.text
@@ -56,7 +57,11 @@ def session(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield session
 
 
-schema = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+OPERATIONS = [result.ok() for result in SCHEMA.get_all_operations()]
+WITH_BODY = [operation for operation in OPERATIONS if operation.method == "post"]
+each = pytest.mark.parametrize("operation", OPERATIONS, ids=[operation.label for operation in OPERATIONS])
+modes = pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 
 
 def check(case: Any, session: Any, excluded: Sequence[Any] = ()) -> None:
@@ -80,27 +85,43 @@ def named(case: Any) -> Any:
     return case
 
 
-@schema.parametrize()
-@settings(max_examples=8, **QUIET)
-def test_a_few_requests(case: Any, session: Any) -> None:
-    check(case, session)
+def ask(operation: Any, mode: GenerationMode, session: Any, count: int, *, known: bool) -> None:
+    """Requests as described, or with one part that is not."""
+    try:
+        strategy = operation.as_strategy(generation_mode=mode)
+        excluded = (
+            [checks.negative_data_rejection] if known else []
+        )  # the faulty part may be the one that is replaced
+
+        @settings(max_examples=count, **QUIET)
+        @given(case=strategy)
+        def run(case: Any) -> None:
+            check(named(case) if known else case, session, excluded)
+
+        run()
+    except Unsatisfiable:
+        assert mode == GenerationMode.NEGATIVE  # it takes nothing that could be faulty
 
 
-@schema.parametrize()
-@settings(max_examples=8, **QUIET)
-def test_a_few_requests_for_what_is_there(case: Any, session: Any) -> None:
-    check(named(case), session, excluded=[checks.negative_data_rejection])
+@each
+def test_a_few_requests_for_what_is_there(operation: Any, session: Any) -> None:
+    ask(operation, GenerationMode.POSITIVE, session, 4, known=True)
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=[operation.label for operation in WITH_BODY])
+def test_a_few_requests_with_a_fault(operation: Any, session: Any) -> None:
+    ask(operation, GenerationMode.NEGATIVE, session, 8, known=False)
 
 
 @pytest.mark.slow
-@schema.parametrize()
-@settings(max_examples=400, **QUIET)
-def test_many_requests(case: Any, session: Any) -> None:
-    check(case, session)
+@each
+@modes
+def test_many_requests(operation: Any, mode: GenerationMode, session: Any) -> None:
+    ask(operation, mode, session, 300, known=False)
 
 
 @pytest.mark.slow
-@schema.parametrize()
-@settings(max_examples=400, **QUIET)
-def test_many_requests_for_what_is_there(case: Any, session: Any) -> None:
-    check(named(case), session, excluded=[checks.negative_data_rejection])
+@each
+@modes
+def test_many_requests_for_what_is_there(operation: Any, mode: GenerationMode, session: Any) -> None:
+    ask(operation, mode, session, 300, known=True)
