@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import quick_jobs
+from databases import database
 from quick_jobs import DYING, LONG, MOVING, QUICK, SILENT, WRONG
 from sqlalchemy import Engine, create_engine
 
@@ -19,13 +20,18 @@ from tocsin.service.workers import PatchWorkers
 WAIT_S = 60.0
 
 
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    yield from database(request.param, tmp_path)
+
+
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(workers, "run_patch", quick_jobs.run_quick)
     monkeypatch.setattr(workers, "PRELOADED", "tocsin.service.patch_process")
     monkeypatch.setattr(workers, "POLL_S", 0.02)
     monkeypatch.setattr(workers, "BEAT_S", 0.1)
-    return Settings(folder=tmp_path, database=f"sqlite:///{tmp_path / 'service.db'}", devices="cpu")
+    return Settings(folder=tmp_path, database=url, devices="cpu")
 
 
 @pytest.fixture
@@ -153,6 +159,7 @@ def test_process_whose_server_is_silent_ends_itself(
     assert "exit code 3" in job.error
 
 
+@pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 def test_two_servers_run_each_job_once(running: PatchWorkers, settings: Settings, engine: Engine) -> None:
     other_engine = create_engine(settings.database)
     other = PatchWorkers(settings=settings, engine=other_engine)
