@@ -45,6 +45,8 @@ def test_missing_values_and_rows_of_other_lengths() -> None:
         ('{"rows": [[1]], "channels": [1]}', r"channels.*valid string"),
         ('{"rows": [[1]]} x', "something follows"),
         ('{"channels": ["a"]}', "has no rows"),
+        ('{"rows": [[1]], "channels": ["\\ud800"]}', "is no JSON .*surrogates not allowed"),
+        ('{"rows": [[1' + "0" * 5000 + "]]}", "is no JSON"),
         ('{"rows": [], "more": 1}', "there is no key 'more'; there are: channels, rows"),
         ('{"rows": ' + "[" * 100_000, "is no JSON"),
         ('{"rows": [[1], [2], [3], [4]]}', "more rows than limits.rows=3"),
@@ -74,3 +76,9 @@ def test_others_get_their_turn_while_a_long_body_is_read() -> None:
         time.sleep(0.0005)
         turns += 1
     assert turns > 8
+
+
+def test_numbers_beyond_all_bounds_become_infinite() -> None:
+    """They are refused by name where channels are known."""
+    found = parse_rows(b'{"rows": [[1e400, -1e400]]}', limit=1)
+    np.testing.assert_array_equal(found.flat, [np.inf, -np.inf])

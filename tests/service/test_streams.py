@@ -119,6 +119,7 @@ def test_blocks_of_any_size_give_the_same(
         ("[1, 2", "a row is no JSON"),
         ("[" * 10_000, "a row is no JSON"),
         ("", "a row has 0 values"),
+        ("1\r2,3", "a row is no line of CSV"),
         ("1,2,x", "channel c: 'x' is no number"),
         ("[1, 2, true]", "channel c: 'True' is no number"),
         ("[1, 2, [3]]", "is no number"),

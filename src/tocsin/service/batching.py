@@ -35,8 +35,9 @@ class Batcher(Generic[W]):
         step: Scores the next units of some works, given as (work, units); runs in a thread.
         units: In a pass, > 0.
         requests: Works in a pass at most; 1 = one by one.
-        wait_s: How long a pass waits, in seconds, for as many requests as the one before had. Where requests come
-            one at a time, nobody waits.
+        wait_s: A busy model waits for the next request as long as they come at shorter intervals than this, in
+            seconds; for no more of them than there were of late, and no longer than a pass takes. Where requests
+            come one at a time, nobody waits.
         name: Of the thread.
     """
 
@@ -84,16 +85,19 @@ class Batcher(Generic[W]):
 
     async def _drain(self) -> None:
         """Passes, as long as someone waits."""
-        crowd = 1
+        crowd, lasted = 1, 0.0  # requests in a pass, of late; seconds of the last one
+        loop = asyncio.get_running_loop()
         while self._waiting and not self._closed:
             if crowd > 1:
-                await self._gather(crowd)
+                await self._gather(crowd, lasted)
             chosen = [self._waiting.popleft() for _ in range(min(self._requests, len(self._waiting)))]
-            crowd = len(chosen)
+            crowd = max(len(chosen), crowd * 3 // 4)
             parts = fair_shares([work.remaining for work, _ in chosen], self._units)
             shares = [(work, n) for (work, _), n in zip(chosen, parts, strict=True)]
-            passing = asyncio.get_running_loop().run_in_executor(self._executor, self._step, shares)
+            begin = loop.time()
+            passing = loop.run_in_executor(self._executor, self._step, shares)
             await asyncio.wait([passing])
+            lasted = loop.time() - begin
             self._settle(chosen, passing.exception())
         while self._closed and self._waiting:
             _, done = self._waiting.popleft()
@@ -112,14 +116,14 @@ class Batcher(Generic[W]):
             else:
                 self._waiting.append((work, done))
 
-    async def _gather(self, crowd: int) -> None:
-        """Wait until so many are there, but not for long."""
+    async def _gather(self, crowd: int, longest: float) -> None:
+        """Wait until so many are there, as long as they keep coming."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._wait_s
+        deadline = loop.time() + max(longest, self._wait_s)
         while len(self._waiting) < crowd and not self._closed:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), deadline - loop.time())
+                await asyncio.wait_for(self._arrived.wait(), min(self._wait_s, deadline - loop.time()))
             except TimeoutError:
                 return
 

@@ -72,6 +72,7 @@ def _object(text: str, limit: int) -> JsonRows:
         elif key == "channels":
             value, at = _DECODER.raw_decode(text, at)
             found[key] = _checked(_NAMES, value, "channels", 0)
+            "".join(found[key] or []).encode()  # half a character can be written in JSON, but in no answer
         else:
             raise DataError(f"{WHERE}: there is no key {str(key)[:100]!r}; there are: channels, rows")
         at = _skip(text, at)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
@@ -127,7 +128,8 @@ async def _score_images(
         raise HTTPException(
             406, f"there are {len(sent)} images, but image/png holds one; ask for application/json"
         )
-    images = await asyncio.to_thread(read_images, sent, model.reader, pixels=int(settings.limits.pixels))
+    read = partial(read_images, sent, model.reader, pixels=int(settings.limits.pixels))
+    images = read() if sum(len(one.data) for one in sent) <= SMALL else await asyncio.to_thread(read)
     work = await loaded.batcher.run(ImageWork(images, maps=heatmap or as_picture))
     answer = {"model": loaded.card.name, "images": [one.name for one in sent], **model.answer(work)}
     if isinstance(model, ImageModel) and work.keeps_maps:

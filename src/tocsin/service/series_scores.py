@@ -19,6 +19,7 @@ from tocsin.data.series_data import SeriesData
 from tocsin.data.windows import OverlapFold, WindowDataset, fill_unscored, window_starts
 from tocsin.errors import DataError
 from tocsin.evaluation import Samples
+from tocsin.scoring import ErrorScorer
 from tocsin.series_prediction import ScoreBuilder, Trained, largest_views
 from tocsin.streaming import RowScorer
 
@@ -157,14 +158,21 @@ class SeriesModel:
         )  # (N, R, K)
         ends = np.array([0, n_steps])
         known = torch.from_numpy(np.stack([fill_unscored(steps[:, i], ends) for i in range(n_requests)]))
-        scores = torch.vmap(self._scorer.score)(known).numpy()  # (R, N)
-        for work, own in zip(works, scores, strict=True):
+        for work, own in zip(works, self._scores(known).numpy(), strict=True):
             work.scores = own
         names = works[0].series.channel_names
         if works[0].contributions and n_errors % len(names) == 0:
             for work, deviations in zip(works, known, strict=True):
                 largest = largest_views(self._scorer.normalised(deviations).numpy(), len(names))
                 work.channels = {name: largest[:, i] for i, name in enumerate(names)}
+
+    def _scores(self, deviations: Tensor) -> Tensor:
+        """Scores (R, N) of R series of one length, from (R, N, K)."""
+        if isinstance(
+            self._scorer, ErrorScorer
+        ):  # nothing in it depends on values, so R series cost hardly more
+            return torch.vmap(self._scorer.score)(deviations)
+        return torch.stack([self._scorer.score(one) for one in deviations])
 
     def answer(self, work: SeriesWork) -> dict[str, Any]:
         """What a request is told: arrays stay arrays."""

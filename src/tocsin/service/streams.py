@@ -179,7 +179,10 @@ def row_of(text: str, channels: Sequence[str]) -> np.ndarray:
 
 def _fields(text: str, channels: Sequence[str]) -> list[Any]:
     if not text.startswith(("[", "{")):
-        return next(csv.reader([text]), [])
+        try:
+            return next(csv.reader([text]), [])
+        except csv.Error as error:
+            raise DataError(f"the stream: a row is no line of CSV: {error}") from error
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
