@@ -10,6 +10,7 @@ import quick_jobs
 from databases import database
 from quick_jobs import DYING, LONG, MOVING, QUICK, SILENT, WRONG
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import OperationalError
 
 from tocsin.service import queue, workers
 from tocsin.service.job_table import OPEN, JobBase, JobState
@@ -107,6 +108,30 @@ def test_what_is_wrong_is_said(running: PatchWorkers, engine: Engine) -> None:
 def test_victim_that_is_gone_fails_the_job(running: PatchWorkers, engine: Engine) -> None:
     job = ended(engine, ask(engine, QUICK, victim="gone.pt"))
     assert job.error == "victim=gone.pt is no longer below the models folder"
+
+
+def test_request_of_another_version_fails_its_job_alone(running: PatchWorkers, engine: Engine) -> None:
+    old = queue.add(engine, {"dataset": "people", "colour": "red"}, limit=9)
+    assert old is not None
+    job = ended(engine, old)
+    assert job.error == "this server cannot read the request: Extra inputs are not permitted"
+    assert ended(engine, ask(engine, QUICK)).state == JobState.FINISHED
+
+
+def test_end_that_could_not_be_recorded_is_recorded_later(
+    running: PatchWorkers, settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = queue.finish, [1, 2]
+
+    def fail_twice(engine: Engine, job: queue.Job) -> bool:
+        if failures:
+            failures.pop()
+            raise OperationalError("UPDATE", {}, Exception("database is locked"))
+        return real(engine, job)
+
+    monkeypatch.setattr(queue, "finish", fail_twice)
+    job = ended(engine, ask(engine, QUICK))
+    assert (job.state, len(starts(settings, job))) == (JobState.FINISHED, 1)
 
 
 def test_job_whose_process_dies_is_run_again_but_not_for_ever(

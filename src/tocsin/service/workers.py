@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -51,6 +52,7 @@ class Worker:
         process: That runs the job.
         pipe: To that process.
         beaten: When it was last said that both are there.
+        said: What the process sent at its end.
     """
 
     device: Device
@@ -58,6 +60,7 @@ class Worker:
     process: ForkServerProcess | None = None
     pipe: Connection | None = None
     beaten: float = 0.0
+    said: str | None = None
 
     def kill(self) -> None:
         """End the process, if there is one, and forget the job: the device is free."""
@@ -67,7 +70,7 @@ class Worker:
             self.process.close()
         if self.pipe is not None:
             self.pipe.close()
-        self.job = self.process = self.pipe = None
+        self.job = self.process = self.pipe = self.said = None
 
 
 class PatchWorkers:
@@ -126,6 +129,11 @@ class PatchWorkers:
                 self._step(hurry=hurry)
             except DBAPIError as error:  # a database that is busy or away comes back
                 log.warning("the database does not answer: %s", str(error.orig).strip())
+            except (
+                OSError,
+                EOFError,
+            ) as error:  # no process could be started; its job waits again after the lease
+                log.warning("a patch job could not be started: %s", error)
         self._end()
 
     def _step(self, *, hurry: bool) -> None:
@@ -165,11 +173,10 @@ class PatchWorkers:
         if not queue.begin(self.engine, job, checkpoint=checkpoint):
             return
         gpu = worker.device.index is not None
-        given = kept_overrides(folder) or self._overrides(job, gpu=gpu)
-        if given is None:
-            queue.fail(
-                self.engine, job, f"victim={job.request['victim']} is no longer below the models folder"
-            )
+        try:
+            given = kept_overrides(folder) or self._overrides(job, gpu=gpu)
+        except ConfigError as error:
+            queue.fail(self.engine, job, str(error))
             return
         call = PatchCall(
             overrides=tuple(given),
@@ -192,11 +199,14 @@ class PatchWorkers:
         )
         self._beat(worker)
 
-    def _overrides(self, job: Job, *, gpu: bool) -> list[str] | None:
-        request = PatchRequest.model_validate(dict(job.request))
+    def _overrides(self, job: Job, *, gpu: bool) -> list[str]:
+        try:
+            request = PatchRequest.model_validate(dict(job.request))
+        except ValidationError as error:  # of a server of another version
+            raise ConfigError(f"this server cannot read the request: {error.errors()[0]['msg']}") from error
         victim = victim_source(request.victim, self.settings.models)
         if victim is None:
-            return None
+            raise ConfigError(f"victim={request.victim} is no longer below the models folder")
         return overrides(request, victim=victim, kind="gpu" if gpu else "cpu")
 
     def _beat(self, worker: Worker) -> None:
@@ -216,8 +226,11 @@ class PatchWorkers:
         """Record how a process ended, and free its device."""
         assert worker.job is not None
         assert worker.process is not None
-        job, code, said = worker.job, worker.process.exitcode, _said(worker)
+        job, code = worker.job, worker.process.exitcode
         assert code is not None
+        worker.said = said = (
+            _said(worker) if worker.said is None else worker.said
+        )  # read once: the database may fail
         if said is None or code != 0:
             log.warning("the process of job %s ended: %s", job.id, death(code))
             queue.put_back(self.engine, job, death(code))
