@@ -51,6 +51,18 @@ def test_training_ends_after_so_many_steps_and_each_has_a_line(tmp_path: Path) -
     assert np.abs(shown - pixels).max() < 0.6 / 255
 
 
+def test_run_that_was_killed_after_its_last_step_trains_no_more(tmp_path: Path) -> None:
+    given = [*NATIVE, "+callbacks.iterations.iterations=5", f"trainer.default_root_dir={tmp_path}"]
+    train(composed(*given))
+    before, patch = lines(tmp_path), torch.load(tmp_path / "patch.pt", weights_only=True)
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "patch.pt").unlink()
+    train(composed(*given, "ckpt_path=last"))
+    assert lines(tmp_path) == before
+    assert torch.equal(torch.load(tmp_path / "patch.pt", weights_only=True), patch)
+    assert (tmp_path / "metrics.json").is_file()
+
+
 def test_run_that_goes_on_has_each_line_once_and_the_same(tmp_path: Path) -> None:
     whole, cut_short = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()

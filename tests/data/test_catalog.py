@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_coco import small_coco, write_coco
+from small_coco import draw_image, small_coco, write_coco
 from sqlalchemy import Engine, create_engine, delete, event, false, text
 from sqlalchemy.engine import make_url
 
 from tocsin.data import catalog
-from tocsin.data.catalog import delete_dataset, import_coco, list_datasets, main
+from tocsin.data.catalog import delete_dataset, import_coco, import_yolo, list_datasets, main
 from tocsin.data.catalog_database import shown_url
 from tocsin.data.catalog_reader import read_catalog
 from tocsin.data.coco_json import read_coco
+from tocsin.data.yolo_txt import read_yolo
 from tocsin.errors import ConfigError, DataError
 
 
@@ -226,6 +227,49 @@ def test_images_that_are_gone_or_elsewhere(url: str, tmp_path: Path) -> None:
         import_coco(file, folder, url)
     write_coco(tmp_path / "other", small_coco())
     assert read_catalog(url, folder=tmp_path / "other" / "images").paths[2].parent.parent.name == "other"
+
+
+# --- folders of YOLO ----------------------------------------------------------------------------------------
+
+
+def yolo(root: Path) -> Path:
+    draw_image(root / "images" / "sub" / "a.png", 40, 80)
+    draw_image(root / "images" / "b.png", 50, 50)
+    (root / "labels" / "sub").mkdir(parents=True)
+    (root / "labels" / "sub" / "a.txt").write_text("0 0.5 0.5 0.5 1.0\n3 0.1 0.1 0.1 0.1\n")
+    (root / "classes.txt").write_text("person\ndog\n")
+    return root
+
+
+def test_folder_of_yolo_comes_out_as_it_is_read(url: str, tmp_path: Path) -> None:
+    root = yolo(tmp_path / "park")
+    assert import_yolo(root, url) == "park"
+    assert import_yolo(root, url) == "park"  # in place of the first
+    for category in ("person", 3):
+        expected, found = read_yolo(root, category), read_catalog(url, category=category)
+        assert found.paths == expected.paths
+        for name in ("sizes", "boxes", "owner", "crowd"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+        assert len(found.boxes) == 1
+    (row,) = list_datasets(url)
+    assert (row["images"], row["categories"], row["annotations"]) == (2, 3, 2)
+
+
+def test_broken_box_of_yolo_changes_nothing_or_is_left_out(url: str, tmp_path: Path) -> None:
+    root = yolo(tmp_path / "park")
+    import_yolo(root, url)
+    (root / "labels" / "b.txt").write_text("0 0.5 0.5 0 0.5\n")
+    with pytest.raises(DataError, match=r"labels/b\.txt, line 1: the box is 0 x 25 pixels large"):
+        import_yolo(root, url)
+    assert [row["annotations"] for row in list_datasets(url)] == [2]
+    import_yolo(root, url, skip_broken=True)
+    assert [row["annotations"] for row in list_datasets(url)] == [2]
+
+
+def test_command_for_a_folder_of_yolo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    main(["import-yolo", str(yolo(tmp_path / "park")), url, "--name", "trees"])
+    assert capsys.readouterr().out.startswith("trees: 2 images, 3 categories, 2 annotations, imported 20")
 
 
 # --- databases that cannot be used --------------------------------------------------------------------------

@@ -228,3 +228,35 @@ def test_folder_of_the_images_may_be_elsewhere(tmp_path: Path) -> None:
         read_coco(file, tmp_path / "pictures").detections("person").paths[0]
         == tmp_path / "pictures" / "c.png"
     )
+
+
+def test_without_masks_every_annotation_needs_a_box(tmp_path: Path) -> None:
+    content = small_coco()
+    del content["annotations"][0]["bbox"]
+    content["annotations"][0]["segmentation"] = [[0, 0, 10, 0, 10, 10]]
+    file = write_coco(tmp_path, content)
+    assert (read_coco(file).boxes[0] <= 10).all()  # of the mask
+    with pytest.raises(DataError, match="has bbox=None; four numbers x, y, width, height are needed"):
+        read_coco(file, masks=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": ' + "[" * 100_000, "is no JSON file"),
+        ('{"images": [{"id": 1e3}], "annotations": [], "categories": []}', "has id=1000.0; a whole number"),
+        (
+            '{"images": [{"id": 9007199254740993}], "annotations": [], "categories": []}',
+            "has id=a huge number",
+        ),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}',
+            "are no text; rename",
+        ),
+    ],
+)
+def test_contents_of_strangers(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_coco(tmp_path / "a.json")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_coco import draw_image
 
-from tocsin.data.yolo_txt import read_yolo
+from tocsin.data.yolo_txt import read_yolo, read_yolo_folder
 from tocsin.errors import ConfigError, DataError
 
 
@@ -98,3 +98,43 @@ def test_folders_that_do_not_fit(root: Path, tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(DataError, match="images: holds no image"):
         read_yolo(root, "person")
+
+
+def test_all_classes_at_once(root: Path) -> None:
+    (root / "data.yaml").write_text("names: {0: person, 7: cat}\n")
+    found = read_yolo_folder(root)
+    assert found.categories == {0: "person", 1: "1", 7: "cat"}  # one without a name is called by its number
+    assert found.file_names == ("b.png", "c.jpg", "sub/a.png")
+    assert (found.image_ids.tolist(), found.annotation_ids.tolist()) == ([1, 2, 3], [1, 2, 3])
+    assert (found.category.tolist(), found.owner.tolist()) == ([0, 1, 0], [2, 2, 2])
+    assert found.boxes == pytest.approx(np.array([[20, 0, 60, 40], [4, 2, 12, 6], [10, 10, 30, 30]]))
+    assert found.name_box(2).endswith("sub/a.txt, line 4")
+    for category in (0, 1):
+        expected, one = read_yolo(root, category), found.of_number(category)
+        assert np.array_equal(one.boxes, expected.boxes)
+        assert one.paths == expected.paths
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [x]\nnames: [*a, *a]", r"data\.yaml: holds an alias \(\*name\)"),
+        ("names: {1000000: a}", r"data\.yaml: has no key `names`"),
+        ("names: [[a]]", r"data\.yaml: has no key `names`"),
+        ("names: 2020-13-45", r"data\.yaml: cannot be read: month must be in 1..12"),
+        ("[" * 5000, r"data\.yaml: cannot be read"),
+        ('names: ["\\0"]', "holds characters that are no text"),
+    ],
+)
+def test_faulty_settings(root: Path, text: str, message: str) -> None:
+    (root / "data.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_yolo_folder(root)
+
+
+def test_classes_beyond_reason(root: Path) -> None:
+    write(root, "1000000 0.5 0.5 0.5 0.5\n")
+    with pytest.raises(
+        DataError, match="line 1: the class is 1000000; it must be a whole number from 0, below 1000000"
+    ):
+        read_yolo_folder(root)

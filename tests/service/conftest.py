@@ -1,7 +1,9 @@
 """A folder of trained models that all tests of the service share: tiny ones, trained in this process."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -17,6 +19,19 @@ from tocsin.service.app import create_app
 from tocsin.service.settings import Limits, Settings
 
 QUICK = ("trainer=cpu", "logger=none", "callbacks=numbers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_rest() -> Iterator[None]:
+    """Servers in this process run no patch jobs: what jobs need takes seconds to import for every one of them."""
+
+    @asynccontextmanager
+    async def resting(*arguments: Any) -> AsyncIterator[None]:
+        yield None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tocsin.service.app.patch_workers", resting)
+        yield
 
 
 def train_here(folder: Path, *overrides: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from databases import database
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData, inspect, text
 from uploads import coco_files
 
 from tocsin.data.catalog import import_coco, list_datasets
@@ -86,10 +86,9 @@ def test_a_migration_that_fails_leaves_nothing(url: str, monkeypatch: pytest.Mon
         connection.execute(text("CREATE TABLE patch_jobs (number INTEGER)"))  # of someone else
     with pytest.raises(DataError, match="patch_jobs"):
         open_database(url)
+    assert inspect(engine).get_table_names() == ["patch_jobs"]
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE patch_jobs"))
-        with pytest.raises(Exception, match="datasets"):
-            connection.execute(text("SELECT * FROM datasets"))
     engine.dispose()
     open_database(url).dispose()
     assert differences(url) == []

@@ -122,8 +122,12 @@ def test_classes_as_predict_says_them(parts: Path, tmp_path: Path) -> None:
     predict(OmegaConf.merge(cfg, {**more, "contributions": False}))  # type: ignore[arg-type]
     table = pd.read_csv(tmp_path / "scores.csv")
     sent = [("images", (f"{path.parent.name}.png", path.read_bytes(), "image/png")) for path in files]
-    settings = settings_of(parts / "models", 1)
-    with TestClient(create_app(settings)) as client:
+    settings = replace(
+        settings_of(parts / "models", 1),
+        folder=tmp_path / "service",
+        database=f"sqlite:///{tmp_path}/service/service.db",
+    )
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         answer = client.post("/v1/models/classes/score", files=sorted(sent, key=lambda one: one[1][0])).json()
         refused = client.post("/v1/models/classes/score", files=sent, params={"heatmap": True})
     assert answer["images"] == ["good.png", "hole.png", "stripe.png"]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tocsin import composing
 from tocsin.config import check, conf_dir
+from tocsin.models.yolo_victim import STANDIN
 from tocsin.service.patch_request import (
     DATABASE,
     PatchRequest,
@@ -50,7 +51,7 @@ def test_native_request(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert (cfg.data.size, cfg.data.max_images, cfg.model.patch_size, cfg.seed) == (640, 10, 32, 7)
     assert (cfg.optimizer.lr, cfg.callbacks.iterations.iterations) == (0.05, 205)
-    assert (cfg.trainer.max_epochs, cfg.data.steps_per_epoch) == (21, 10)
+    assert (cfg.trainer.max_epochs, cfg.data.steps_per_epoch) == (41, 5)
     assert cfg.callbacks.early_stopping is None
     assert cfg.data.root == "sqlite:///x.db"
 
@@ -108,7 +109,7 @@ def test_victims_are_files_below_the_models_folder(tmp_path: Path) -> None:
     for path in (models / "sub" / "a.pt", models / "b.ckpt", tmp_path / "outside.pt"):
         path.write_text("")
     (models / "link.pt").symlink_to(tmp_path / "outside.pt")
-    assert victim_source("standin", models) == "standin"
+    assert victim_source("standin", models) == STANDIN
     assert victim_source("sub/a.pt", models) == str(models / "sub" / "a.pt")
     for name in (
         "b.ckpt",

@@ -8,6 +8,7 @@ they claim are refused.
 Source: D. Fifield, A better zip bomb (WOOT 2019), for files that share their bytes.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -32,6 +33,14 @@ JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 END = struct.Struct("<4s4H2LH")  # the record at the end: its mark, 2 disks, 2 counts, size and place, comment
 MAX_RATIO, RATIO_FROM = 200, 64 * 2**20  # of a whole archive, once it is that large unpacked
+DAMAGES = (  # of a reader that believes what the archive says
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+)
 MAX_NAME, MAX_PART, MAX_DEPTH = 1000, 255, 16
 CHUNK = 1 << 20
 
@@ -67,8 +76,12 @@ def unpack(file: BinaryIO, folder: Path, limits: Limits) -> Found:
             found = _sorted(entries)
             _check_labels(found, limits)
             _extract(archive, found, folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+    except DAMAGES as error:
         raise Refused(422, f"the archive is damaged: {one_line(error)}; pack it anew") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the start of the file
+            raise
+        raise Refused(422, "the archive is damaged: its list leads nowhere; pack it anew") from error
     return found
 
 

@@ -162,10 +162,11 @@ def _too_large(limit: int) -> Refused:
 async def _refuse(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer before anything else is read; a socket is never opened."""
     response = problem(refused.status, str(refused), {**HEADERS, **(refused.headers or {})})
+    if scope["type"] == "websocket":
+        await receive()  # that a client wants to connect: servers expect it to be heard before the answer
     if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
         await response(scope, receive, send)  # prefixes its messages for a socket by itself
     else:
-        await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": str(refused)})
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import JSON, ColumnElement, Engine, and_, func, insert, literal,
 
 from tocsin.service.job_table import OPEN, JobState, PatchJob, now
 
-MAX_DEATHS = 3  # of workers in a row that left no new checkpoint, before a job is given up
+MAX_DEATHS = 5  # of workers in a row that left no new checkpoint, before a job is given up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,20 +198,24 @@ def put_back(engine: Engine, job: Job, error: str) -> bool:
         job: As claimed.
         error: One line on how the worker died.
     """
-    return _bury(engine, _held(job), error) > 0
+    deaths = PatchJob.deaths + 1
+    reason = f"given up after {MAX_DEATHS} attempts without a new checkpoint; the last: {error}"
+    given_up = {"state": JobState.FAILED.value, "error": reason, "finished": now(), "heartbeat": null()}
+    return _change(engine, and_(_held(job), deaths >= MAX_DEATHS), deaths=deaths, **given_up) or _change(
+        engine, _held(job), deaths=deaths, **_WAITING
+    )
 
 
-def put_back_lost(engine: Engine, *, silent_s: float) -> int:
-    """As `put_back`, for all jobs whose worker has not been heard of for so many seconds, by the database's clock.
+def put_back_lost(engine: Engine, *, silent_s: float) -> bool:
+    """Let all jobs wait again whose server has not been heard of for so many seconds, by the database's clock.
+
+    That a server ended is not the fault of its jobs, and is not counted as a death.
 
     Returns:
-        Their number.
+        Whether there were any.
     """
-    lost = and_(
-        PatchJob.state == JobState.RUNNING,
-        or_(PatchJob.heartbeat.is_(None), PatchJob.heartbeat < now() - silent_s),
-    )
-    return _bury(engine, lost, "the server that ran it ended")
+    silent = or_(PatchJob.heartbeat.is_(None), PatchJob.heartbeat < now() - silent_s)
+    return _change(engine, and_(PatchJob.state == JobState.RUNNING, silent), **_WAITING)
 
 
 # --- statements -----------------------------------------------------------------------------------------------------
@@ -230,20 +234,6 @@ def _held(job: Job) -> ColumnElement[bool]:
     return and_(
         PatchJob.number == job.number, PatchJob.worker == job.worker, PatchJob.state == JobState.RUNNING
     )
-
-
-def _bury(engine: Engine, lost: ColumnElement[bool], error: str) -> int:
-    deaths = PatchJob.deaths + 1
-    given_up = update(PatchJob).where(lost, deaths >= MAX_DEATHS)
-    reason = f"given up after {MAX_DEATHS} attempts without a new checkpoint; the last: {error}"
-    with engine.begin() as connection:
-        ended = connection.execute(
-            given_up.values(
-                state=JobState.FAILED.value, deaths=deaths, error=reason, finished=now(), heartbeat=null()
-            )
-        )
-        waiting = connection.execute(update(PatchJob).where(lost).values(deaths=deaths, **_WAITING))
-        return ended.rowcount + waiting.rowcount
 
 
 def _end(engine: Engine, job: Job, state: JobState, *, error: str | None) -> bool:

@@ -32,6 +32,6 @@ def run(settings: Settings) -> None:
         log_config=None,
         server_header=False,
         ws_max_size=SOCKET_MESSAGE,
-        timeout_graceful_shutdown=PATIENCE_S,
         ws_ping_interval=None,
+        timeout_graceful_shutdown=PATIENCE_S,
     )

@@ -10,6 +10,7 @@ jobs back. Its processes have ended with it; one that lost its server in another
 import asyncio
 import logging
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
+from pydantic import ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0  # of silence, after which a job is anyone's
 BEAT_S = 1.0
 POLL_S = 0.2
+_STOP_S = 10.0
 PRELOADED = "tocsin.service.patch_preload"
 
 
@@ -49,6 +52,7 @@ class Worker:
         process: That runs the job.
         pipe: To that process.
         beaten: When it was last said that both are there.
+        said: What the process sent at its end.
     """
 
     device: Device
@@ -56,6 +60,7 @@ class Worker:
     process: ForkServerProcess | None = None
     pipe: Connection | None = None
     beaten: float = 0.0
+    said: str | None = None
 
     def kill(self) -> None:
         """End the process, if there is one, and forget the job: the device is free."""
@@ -65,7 +70,7 @@ class Worker:
             self.process.close()
         if self.pipe is not None:
             self.pipe.close()
-        self.job = self.process = self.pipe = None
+        self.job = self.process = self.pipe = self.said = None
 
 
 class PatchWorkers:
@@ -100,12 +105,15 @@ class PatchWorkers:
         """End all processes; their jobs wait for the next server."""
         self._stopping = True
         self._wake.set()
-        self._thread.join()
+        self._thread.join(_STOP_S)  # while it still imports it has claimed nothing
 
     # --- the thread -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         self._context.set_forkserver_preload([PRELOADED])
+        first = self._context.Process(target=os.getpid, daemon=True)
+        first.start()  # lets the imports be done before any job is claimed, which could not be beaten meanwhile
+        first.join()
         try:
             self.workers = [
                 Worker(device=device) for device in devices_of(self.settings.devices, self._context)
@@ -121,6 +129,11 @@ class PatchWorkers:
                 self._step(hurry=hurry)
             except DBAPIError as error:  # a database that is busy or away comes back
                 log.warning("the database does not answer: %s", str(error.orig).strip())
+            except (
+                OSError,
+                EOFError,
+            ) as error:  # no process could be started; its job waits again after the lease
+                log.warning("a patch job could not be started: %s", error)
         self._end()
 
     def _step(self, *, hurry: bool) -> None:
@@ -160,11 +173,10 @@ class PatchWorkers:
         if not queue.begin(self.engine, job, checkpoint=checkpoint):
             return
         gpu = worker.device.index is not None
-        given = kept_overrides(folder) or self._overrides(job, gpu=gpu)
-        if given is None:
-            queue.fail(
-                self.engine, job, f"victim={job.request['victim']} is no longer below the models folder"
-            )
+        try:
+            given = kept_overrides(folder) or self._overrides(job, gpu=gpu)
+        except ConfigError as error:
+            queue.fail(self.engine, job, str(error))
             return
         call = PatchCall(
             overrides=tuple(given),
@@ -177,7 +189,7 @@ class PatchWorkers:
         process = self._context.Process(target=run_patch, args=(call, theirs), daemon=True)
         process.start()
         theirs.close()
-        worker.job, worker.process, worker.pipe, worker.beaten = job, process, ours, time.monotonic()
+        worker.job, worker.process, worker.pipe = job, process, ours
         log.info(
             "job %s %s on %s (process %d)",
             job.id,
@@ -185,12 +197,16 @@ class PatchWorkers:
             _described(worker.device),
             process.pid,
         )
+        self._beat(worker)
 
-    def _overrides(self, job: Job, *, gpu: bool) -> list[str] | None:
-        request = PatchRequest.model_validate(dict(job.request))
+    def _overrides(self, job: Job, *, gpu: bool) -> list[str]:
+        try:
+            request = PatchRequest.model_validate(dict(job.request))
+        except ValidationError as error:  # of a server of another version
+            raise ConfigError(f"this server cannot read the request: {error.errors()[0]['msg']}") from error
         victim = victim_source(request.victim, self.settings.models)
         if victim is None:
-            return None
+            raise ConfigError(f"victim={request.victim} is no longer below the models folder")
         return overrides(request, victim=victim, kind="gpu" if gpu else "cpu")
 
     def _beat(self, worker: Worker) -> None:
@@ -210,8 +226,11 @@ class PatchWorkers:
         """Record how a process ended, and free its device."""
         assert worker.job is not None
         assert worker.process is not None
-        job, code, said = worker.job, worker.process.exitcode, _said(worker)
+        job, code = worker.job, worker.process.exitcode
         assert code is not None
+        worker.said = said = (
+            _said(worker) if worker.said is None else worker.said
+        )  # read once: the database may fail
         if said is None or code != 0:
             log.warning("the process of job %s ended: %s", job.id, death(code))
             queue.put_back(self.engine, job, death(code))

@@ -1,6 +1,6 @@
 // Line charts as SVG: series over a common axis, a threshold, and shaded stretches.
 
-const WIDTH = 720, HEIGHT = 280, LEFT = 56, RIGHT = 12, TOP = 26, BOTTOM = 30;
+const WIDTH = 720, HEIGHT = 280, LEFT = 56, RIGHT = 12, TOP = 26, BOTTOM = 40;
 const SPACE = "http://www.w3.org/2000/svg";
 const MOST = 700; // points drawn of a line; of more, least and greatest of each stretch are kept
 
@@ -34,9 +34,9 @@ export function chart(lines, { label, threshold = null, alarms = [], across = ""
     root.append(svg("text", { x: LEFT - 6, y: toY(value) + 4, "text-anchor": "end" }, short(value)));
   }
   for (const value of ticks(first, last).filter(Number.isInteger)) {
-    root.append(svg("text", { x: toX(value), y: HEIGHT - 12, "text-anchor": "middle" }, short(value)));
+    root.append(svg("text", { x: toX(value), y: HEIGHT - 22, "text-anchor": "middle" }, short(value)));
   }
-  root.append(svg("text", { x: WIDTH - RIGHT, y: HEIGHT - 1, "text-anchor": "end" }, across));
+  root.append(svg("text", { x: WIDTH - RIGHT, y: HEIGHT - 5, "text-anchor": "end" }, across));
   drawn.forEach((line, index) => {
     const path = line.points.map(([x, y], at) => `${at ? "L" : "M"}${toX(x).toFixed(1)} ${toY(y).toFixed(1)}`).join("");
     root.append(svg("path", { class: `line c${index % 5}`, d: path }));

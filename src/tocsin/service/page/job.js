@@ -60,24 +60,35 @@ async function update(state) {
   if (state.stopped) return;
   state.badge.replaceChildren(badge(job.state));
   state.cancel.hidden = !OPEN.includes(job.state);
-  state.bar.max = job.iterations;
-  state.bar.value = job.iteration;
-  state.facts.replaceChildren(facts({
-    "Iteration": `${job.iteration} of ${job.iterations}`,
-    "Images per second": job.images_per_s === null ? null : figure(job.images_per_s),
-    "Time left": duration(job.seconds_left),
-    "Device": job.device,
-    "Data set": `${job.request.dataset}, ${job.request.target_class}`,
-    "Ended": when(job.finished),
-  }), job.error ? element("p", { className: "error" }, job.error) : "");
+  state.job = job;
+  tell(state);
   if (!OPEN.includes(job.state) && !state.ended) {
     state.ended = true;
+    say(`Job ${job.id}: ${job.state}`, job.state === "failed");
     picture(state, true);
     if (job.state === "finished") await report(state);
   }
 }
 
+// How far it is: as the server said, or the latest event, which may be newer.
+function tell(state) {
+  const { job, last } = state;
+  if (!job) return;
+  const now = last && last.iteration > job.iteration && OPEN.includes(job.state) ? { ...job, ...last } : job;
+  state.bar.max = job.iterations;
+  state.bar.value = now.iteration;
+  state.facts.replaceChildren(facts({
+    "Iteration": `${now.iteration} of ${job.iterations}`,
+    "Images per second": now.images_per_s === null ? null : figure(now.images_per_s),
+    "Time left": duration(now.seconds_left),
+    "Device": job.device,
+    "Data set": `${job.request.dataset}, ${job.request.target_class}`,
+    "Ended": when(job.finished),
+  }), job.error ? element("p", { className: "error" }, job.error) : "");
+}
+
 function progress(state, line) {
+  state.last = line;
   for (const [name, value] of Object.entries(line.losses)) {
     if (!state.losses.has(name)) state.losses.set(name, []);
     state.losses.get(name).push([line.iteration, value]);
@@ -91,6 +102,7 @@ function progress(state, line) {
 
 function draw(state) {
   state.drawing = false;
+  tell(state);
   const lines = [...state.losses].slice(0, 5).map(([name, points]) => ({ name, points }));
   const last = lines.map(({ name, points }) => `${name} ${figure(points.at(-1)[1])}`).join(", ");
   const label = `Losses over ${lines[0]?.points.length ?? 0} iterations; now ${last}`;
@@ -121,11 +133,23 @@ async function report(state) {
     state.report.replaceChildren(element("p", { className: "error" }, error.message));
     return;
   }
-  const pictures = found.pictures.map((name) => pictured(state.id, name));
+  const first = (name) => Number(name.startsWith("detections")); // what the victim sees, without patch and with it
+  const names = [...found.pictures].sort((one, other) => first(other) - first(one));
+  const pictures = names.map((name) => pictured(state.id, name));
+  const test = found.metrics.test ?? {};
   state.report.replaceChildren(
-    element("h3", {}, "What it does"), measures(found.metrics.test ?? {}),
+    element("h3", {}, "What it does, on images it was not made with"), headline(test),
     element("h3", {}, "Before and after"),
-    pictures.length ? element("div", { className: "pictures" }, pictures) : empty("There are no pictures."));
+    pictures.length ? element("div", { className: "pictures" }, pictures) : empty("There are no pictures."),
+    element("details", {}, element("summary", {}, "All measures"), measures(test)));
+}
+
+function headline(test) {
+  const known = { "AP50 without patch": "ap50_clean", "AP50 with a control": "ap50_control",
+    "AP50 with the patch": "ap50_patch", "Vanished, confidence 0.25": "vanish_25",
+    "Vanished, confidence 0.5": "vanish_50" };
+  return facts(Object.fromEntries(Object.entries(known)
+    .filter(([, name]) => name in test).map(([title, name]) => [title, figure(test[name])])));
 }
 
 function measures(test) {

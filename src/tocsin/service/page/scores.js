@@ -44,6 +44,7 @@ function describe(form) {
   }
   const series = model.kind === "series";
   input.accept = series ? ".csv,text/csv" : "image/*,.tif,.tiff";
+  if (input.multiple === series) input.value = ""; // files of the other kind
   input.multiple = !series;
   document.getElementById("score-files").textContent = series ? "Table (CSV)" : "Images";
   place.append(facts({
@@ -86,7 +87,7 @@ function ofSeries(name, answer) {
   const points = answer.scores.map((value, index) => [index, value]);
   const told = alarms.length ? `${alarms.length} alarm${alarms.length > 1 ? "s" : ""}` : "no alarm";
   const label = `Scores of ${answer.scores.length} rows of ${name}: ${told}, threshold ${figure(answer.threshold)}`;
-  const moment = (row) => (answer.timestamps ? answer.timestamps[row] : String(row));
+  const moment = (row) => (answer.timestamps ? answer.timestamps[row].replace(/\.0+$/, "") : String(row));
   const peak = ([from, to]) => Math.max(...answer.scores.slice(from, to + 1).filter(Number.isFinite));
   return [
     element("div", { className: "head" }, element("h3", {}, name), badge(alarms.length ? "anomaly" : "normal")),
