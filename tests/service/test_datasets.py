@@ -10,6 +10,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from uploads import coco, coco_files, picture, yolo_files, zipped
 
 from tocsin.data.catalog_reader import read_catalog
 from tocsin.service import datasets
+from tocsin.service.answers import Refused
 from tocsin.service.app import create_app
 from tocsin.service.datasets import tidy
 from tocsin.service.settings import Limits, Settings
@@ -112,6 +114,20 @@ def test_names_that_are_none(server: TestClient, settings: Settings, name: str) 
     answer = upload(server, zipped(coco_files()), name)
     assert answer.status_code == 422
     assert "body.name" in answer.json()["error"]
+    assert stored(settings) == []
+
+
+def test_of_uploads_at_once_one_gets_the_name(server: TestClient, settings: Settings) -> None:
+    archive = zipped(coco_files())
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: upload(server, archive), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+    assert stored(settings) == ["street"]
+    assert [row["annotations"] for row in server.get("/v1/datasets").json()] == [2]
+    with ThreadPoolExecutor(6) as pool:
+        gone = list(pool.map(lambda _: server.delete("/v1/datasets/street").status_code, range(6)))
+    assert gone.count(204) == 1
+    assert set(gone) <= {204, 404, 409}
     assert stored(settings) == []
 
 
@@ -385,6 +401,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tocsin.service import datasets
+from tocsin.service.answers import Refused
 from tocsin.service.database import open_database
 from tocsin.service.settings import Settings
 
@@ -437,6 +454,20 @@ def test_folders_in_work_are_left_alone(server: TestClient, settings: Settings) 
         tidy(server.app.state.engine, settings)  # type: ignore[attr-defined]
         assert stored(settings) == [folder.name]
     assert stored(settings) == []
+
+
+def test_a_folder_that_is_held_or_gone_is_not_touched(server: TestClient, settings: Settings) -> None:
+    upload(server, zipped(coco_files()))
+    folder = settings.folder / "datasets" / "street"
+    with datasets._held(folder):
+        answer = server.delete("/v1/datasets/street")
+        assert (answer.status_code, "is being uploaded or deleted; try again" in answer.text) == (409, True)
+    assert len(server.get("/v1/datasets").json()) == 1
+    with (
+        pytest.raises(Refused, match="'none' is being uploaded or deleted"),
+        datasets._held(folder.parent / "none"),
+    ):
+        pass
 
 
 def test_limits_have_defaults_that_fit_each_other() -> None:

@@ -192,12 +192,16 @@ def _incoming(place: Path) -> Iterator[Path]:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The lock of a folder, which stays with it when it moves."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    busy = Refused(409, f"'{folder.name}' is being uploaded or deleted; try again")
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:  # it has just been deleted
+        raise busy from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Refused(409, f"'{folder.name}' is being uploaded or deleted; try again") from error
+            raise busy from error
         yield
     finally:
         os.close(descriptor)
