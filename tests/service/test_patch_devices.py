@@ -39,6 +39,8 @@ def test_every_gpu_or_those_asked_for(gpus: list[Device]) -> None:
 def test_gpu_that_is_not_there_is_named(gpus: list[Device]) -> None:
     with pytest.raises(ConfigError, match=r"devices=\[0, 7\]: there is no GPU 7; visible GPUs: gpu 1 \(X\)"):
         devices_of([0, 7], CONTEXT)
+    with pytest.raises(ConfigError, match=r"devices=\[\] is not auto"):
+        devices_of([], CONTEXT)
     with pytest.raises(ConfigError, match=r"devices=gpu is not auto, cpu or a list of GPUs"):
         devices_of("gpu", CONTEXT)
 

@@ -49,14 +49,14 @@ def devices_of(setting: str | Sequence[int], context: ForkServerContext) -> list
     """
     if setting == "cpu":
         return [CPU]
-    if isinstance(setting, str) and setting != "auto":
+    if not setting or (isinstance(setting, str) and setting != "auto"):
         raise ConfigError(f"devices={setting} is not auto, cpu or a list of GPUs like [0,1]")
     gpus = _look(context)
     if setting == "auto":
         return gpus or [CPU]
     known = {gpu.index: gpu for gpu in gpus}
     missing = [str(index) for index in setting if index not in known]
-    if missing or not setting:
+    if missing:
         raise ConfigError(
             f"devices={list(setting)}: there is no GPU {', '.join(missing)}; "
             f"visible GPUs: {', '.join(gpu.name for gpu in gpus) or 'none'}; or use devices=auto"
