@@ -201,6 +201,7 @@ def test_new_run_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_resumed_run_goes_on_in_the_folder_of_its_checkpoint(tmp_path: Path) -> None:
     assert cli.run_of("a/b/checkpoints/best.ckpt") == "a/b"
+    assert cli.run_of("multirun/b/best_model.ckpt") == "multirun/b"  # a search keeps its best model there
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.parent.mkdir()
     path.touch()

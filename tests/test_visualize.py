@@ -23,7 +23,7 @@ NO_LAYERS = ["architecture: WindowPCA has no layers"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A small run with a history, but without pictures."""
+    """A small run with its pictures."""
     folder = tmp_path_factory.mktemp("run")
     store = ConfigStore.instance()
     before = dict(store.repo)
@@ -34,14 +34,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             *("logger=none", "cache_dir=null", f"trainer.default_root_dir={folder}"),
         ]
         train(compose("train", settings))
-    shutil.rmtree(folder / "plots")
     yield folder
     store.repo = before
 
 
 @pytest.fixture
 def copy(run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run, tmp_path / "copy"))
+    """The same without its pictures."""
+    return Path(shutil.copytree(run, tmp_path / "copy", ignore=shutil.ignore_patterns("plots")))
 
 
 def drawn(folder: Path) -> set[str]:
@@ -123,7 +123,8 @@ def test_search_whose_best_model_is_gone_keeps_its_other_pictures(run: Path, tmp
     job(run, tmp_path / "full", 0, plan.overrides("full", plan.settings()[0]), 0.5)
     shutil.rmtree(tmp_path / "full" / "0" / "checkpoints")
     (line,) = visualize.visualize(tmp_path)
-    assert line.startswith("data, architecture, best_model: ckpt_path=")
+    assert line.startswith("data, architecture: ckpt_path=")
+    assert drawn(tmp_path / "visualization" / "best_model") >= SERIES  # copied
     assert drawn(tmp_path / "visualization" / "stage2") == {"ranking.png", "quick_against_full.png"}
 
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +41,7 @@ def export() -> None:
 def _run(command: str) -> None:
     from tocsin.config import conf_dir
 
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings are for those who build on it
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         from tocsin.help import help_text
@@ -83,13 +83,15 @@ def _launch(command: str, arguments: list[str]) -> None:
     import hydra
     from hydra.core.config_store import ConfigStore
 
-    from tocsin import config
+    from tocsin import config, processes
 
     register()
     if command != "train":
         ConfigStore.instance().store("run", _config_of_run(command, arguments), package="_global_")
     _refuse_null(arguments, config.conf_dir())
     _refuse_dashes(arguments)
+    if processes.is_follower():
+        arguments = processes.follower_arguments(arguments)
     sys.argv[1:] = [settable(argument) for argument in arguments]
     main = hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name=command)
     main(TASKS[command])()
@@ -230,8 +232,10 @@ def run_dir(ckpt_path: str | None, parent: str) -> str:
     Raises:
         ConfigError: There is no such checkpoint, or `last` is asked for and no run has one.
     """
+    from tocsin import processes
+
     if ckpt_path is None:
-        return f"{parent}/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        return f"{parent}/{processes.start_time():%Y-%m-%d_%H-%M-%S}"
     if ckpt_path != "last":
         if not Path(ckpt_path).is_file():
             raise ConfigError(f"ckpt_path={ckpt_path}: {NO_CHECKPOINT}")
@@ -243,8 +247,9 @@ def run_dir(ckpt_path: str | None, parent: str) -> str:
 
 
 def run_of(ckpt_path: str) -> str:
-    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to."""
-    return str(Path(ckpt_path).parent.parent)
+    """Folder of the run that a checkpoint `<run>/checkpoints/<name>.ckpt` belongs to; of others, where they lie."""
+    folder = Path(ckpt_path).parent
+    return str(folder.parent if folder.name == "checkpoints" else folder)
 
 
 def files(pattern: str) -> str:

@@ -34,6 +34,7 @@ from tocsin.checkpoints import find_last, read_checkpoint, write_checkpoint
 from tocsin.config import check, check_packages, locate
 from tocsin.data.module import DataModule
 from tocsin.devices import resolve_devices, resolve_precision
+from tocsin.distributed import in_step, resolve_strategy
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.members import embed_members, load_members
 from tocsin.models.base import Detector, FitOnceDetector
@@ -43,7 +44,8 @@ from tocsin.tasks.base import Task
 log = logging.getLogger(__name__)
 
 # What Lightning says about itself, and about choices made here on purpose.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 for message in (
     ".*does not have many workers.*",  # a batch is one gather; worker processes only cost
     ".*configure_optimizers` returned `None`.*",  # methods without gradient steps
@@ -52,6 +54,7 @@ for message in (
     ".*smaller than the logging interval.*",  # values are logged per epoch
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 on a newer torch
     ".*dataloader.*shuffl.*",
+    ".*sync_dist=True.*",  # what is logged is that of the whole batch already
     ".*in eval mode at the start of training.*",  # frozen networks
 ):
     warnings.filterwarnings("ignore", message=message)
@@ -84,20 +87,21 @@ def train(cfg: DictConfig) -> float:
     trainer = build_trainer(cfg, embed)
     run_dir = Path(trainer.default_root_dir)
     resume = find_last(run_dir) if cfg.ckpt_path == "last" else cfg.ckpt_path
-    timing = fit(trainer, task, datamodule, resume)
-
-    best = task.best_path(run_dir)
-    checkpoint = read_checkpoint(best)
-    task.load_state_dict(checkpoint["state_dict"])
-    monitored = float(checkpoint["monitored"])
-    begin = time.monotonic()
-    task.finalize(datamodule)
-    results = task.assess(trainer, datamodule)
-    timing = replace(timing, assess_s=time.monotonic() - begin)
-    # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
-    write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
-    run = run_section(cfg, trainer, embed.choices, started)
-    save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
+    with in_step(trainer):
+        timing = fit(trainer, task, datamodule, resume)
+        best = task.best_path(run_dir)
+        checkpoint = read_checkpoint(best)
+        task.load_state_dict(checkpoint["state_dict"])
+        monitored = float(checkpoint["monitored"])
+        begin = time.monotonic()
+        task.finalize(datamodule)
+        results = task.assess(trainer, datamodule)
+        timing = replace(timing, assess_s=time.monotonic() - begin)
+        if trainer.is_global_zero:
+            # The thresholds are part of the weights: with them the checkpoint alone can raise alarms.
+            write_checkpoint({**checkpoint, "state_dict": task.state_dict()}, best)
+            run = run_section(cfg, trainer, embed.choices, started)
+            save(run_dir, run, cfg, trainer, task, datamodule, results, timing)
     log.info("run folder: %s", run_dir)
     log.info("%s: %.6g", cfg.monitor, monitored)
     return monitored
@@ -113,10 +117,12 @@ def evaluate(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg, state=checkpoint["data"])
     task = build_task(cfg, checkpoint["dims"], checkpoint=checkpoint)
     trainer = build_trainer(cfg)
-    results = task.assess(trainer, datamodule)
     run_dir = Path(trainer.default_root_dir)
-    run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
-    save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
+    with in_step(trainer):
+        results = task.assess(trainer, datamodule)
+        if trainer.is_global_zero:
+            run = run_section(cfg, trainer, {**checkpoint["choices"], **chosen_names()}, started)
+            save(run_dir, run, cfg, trainer, task, datamodule, results, Timing())
     log.info("results: %s", run_dir)
 
 
@@ -186,9 +192,19 @@ def build_trainer(cfg: DictConfig, *extra: L.Callback) -> L.Trainer:
     on_terminal = sys.stdout.isatty()
     if not on_terminal:
         callbacks.append(EpochLine())
+    devices = resolve_devices(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator)
+    kind = locate(cfg.model._target_).kind  # type: ignore[attr-defined]
     trainer: L.Trainer = build(
         cfg.trainer,
-        devices=resolve_devices(plain(cfg.trainer).get("devices", "auto"), cfg.trainer.accelerator),
+        devices=devices,
+        strategy=resolve_strategy(
+            cfg.trainer.get("strategy", "auto"),
+            devices,
+            n_nodes=cfg.trainer.get("num_nodes", 1),
+            kind=kind,
+            ckpt_path=cfg.ckpt_path,
+        ),
+        use_distributed_sampler=False,  # batches are shared out as they are
         precision=resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator),
         callbacks=[*callbacks, *extra],
         logger=loggers or False,

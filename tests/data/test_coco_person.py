@@ -12,6 +12,7 @@ from small_coco import draw_image, small_coco, write_coco
 
 from tocsin.data.catalog import import_coco
 from tocsin.data.coco_person import CocoPerson
+from tocsin.data.sharing import shared_out
 from tocsin.data.synthetic.figures import figures
 from tocsin.errors import ConfigError, DataError
 
@@ -21,8 +22,8 @@ SIZE = {"size": 96, "min_height": 16, "batch_size": 4, "score_batch_size": 7}
 class Process:
     """What a datamodule asks of the Trainer."""
 
-    def __init__(self, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
-        self.global_rank, self.world_size, self.current_epoch = rank, world, epoch
+    def __init__(self, epoch: int = 0) -> None:
+        self.current_epoch = epoch
 
 
 def ready(root: Any = None, *, trainer: Process | None = None, **options: Any) -> CocoPerson:
@@ -305,12 +306,10 @@ def test_resumed_run_sees_what_an_uninterrupted_one_does(root: Path) -> None:
 
 
 def test_processes_share_an_epoch(root: Path) -> None:
-    alone = shown(ready(root, steps_per_epoch=2, batch_size=4, trainer=Process()))
-    pair = [
-        shown(ready(root, steps_per_epoch=2, batch_size=2, trainer=Process(rank=rank, world=2)))
-        for rank in (0, 1)
-    ]
-    assert [position for both in zip(*pair, strict=True) for position in both] == alone
+    whole = ready(root, steps_per_epoch=2, batch_size=4).train_dataloader()
+    pair = [shared_out(whole, world=2, rank=rank) for rank in (0, 1)]
+    for batch, *parts in zip(whole, *pair, strict=True):
+        assert [p for part in parts for p in part.position.tolist()] == batch.position.tolist()
 
 
 def test_single_pass(root: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from test_folder import draw
 
 from tocsin.data.defects import Defects
+from tocsin.data.sharing import shared_out
 from tocsin.errors import ConfigError, DataError
 
 SIZE = {"height": 8, "width": 12, "batch_size": 8}
@@ -21,8 +22,8 @@ SIZE = {"height": 8, "width": 12, "batch_size": 8}
 class Process:
     """What a datamodule asks of the Trainer."""
 
-    def __init__(self, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
-        self.global_rank, self.world_size, self.current_epoch = rank, world, epoch
+    def __init__(self, epoch: int = 0) -> None:
+        self.current_epoch = epoch
 
 
 @pytest.fixture(scope="module")
@@ -212,14 +213,13 @@ def test_sampler_draws_equal_shares_and_wastes_nothing(folders: Path) -> None:
 
 @pytest.mark.parametrize("balance", ["none", "sampler"])
 def test_processes_share_the_draws_and_see_all_classes(folders: Path, balance: str) -> None:
-    alone = drawn(ready(folders, balance=balance, steps_per_epoch=4, batch_size=12))
-    both = [
-        drawn(ready(folders, balance=balance, steps_per_epoch=4, batch_size=6, trainer=Process(rank, 2)))
-        for rank in (0, 1)
-    ]
-    assert [pair for pairs in zip(*both, strict=True) for pair in pairs] == alone
-    for pairs in both:
-        assert {label for _, label in pairs} == {0, 1, 2}
+    loader = ready(folders, balance=balance, steps_per_epoch=4, batch_size=12).train_dataloader()
+    both = [list(shared_out(loader, world=2, rank=rank)) for rank in (0, 1)]
+    for batch, *parts in zip(loader, *both, strict=True):
+        assert [len(part.image) for part in parts] == [6, 6]
+        assert torch.equal(torch.cat([part.image for part in parts]), batch.image)  # augmented alike
+    for batches in both:
+        assert set(torch.cat([part.label for part in batches]).tolist()) == {0, 1, 2}
 
 
 # --- loaders ------------------------------------------------------------------------------------------------

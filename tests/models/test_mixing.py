@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tocsin.models.batch_share import BatchShare, CommonNumbers
 from tocsin.models.class_losses import smooth_targets
 from tocsin.models.mixing import Mixing
 
@@ -92,3 +93,16 @@ def test_draws_follow_torchs_seed_and_leave_numpys_numbers_alone(
 def test_options_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         mixing(**{name: value})
+
+
+def test_partners_are_found_in_the_batch_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    images, labels = torch.rand(7, 3, 8, 8), torch.arange(7) % 3
+    torch.manual_seed(5)
+    whole = mixing(cutmix=1.0)(images, labels)
+    for rank, rows in enumerate((slice(0, 4), slice(4, 7))):
+        share = BatchShare((4, 3), rank, CommonNumbers(5))
+        monkeypatch.setattr(share, "whole", lambda sent, known=(images, labels): known[sent.ndim == 1])
+        mixed, targets = mixing(cutmix=1.0)(images[rows], labels[rows], share)
+        assert torch.equal(mixed, whole[0][rows])
+        assert torch.equal(targets, whole[1][rows])

@@ -77,6 +77,7 @@ def test_what_cannot_be_searched(change: dict[str, object], message: str) -> Non
     with pytest.raises(ConfigError, match=message):
         check_plan(replace(PLAN, **change))
     check_plan(PLAN)
+    check_plan(replace(PLAN, quick=["~callbacks.report"]))
 
 
 def test_plan_is_kept_in_the_folder(tmp_path: Path) -> None:

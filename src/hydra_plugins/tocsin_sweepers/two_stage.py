@@ -75,13 +75,17 @@ class TwoStageSweeper(Sweeper):
         from tocsin.search.plan import Plan, as_overrides, bare_key
 
         assert self._config is not None
+        assert self._context is not None
         if self.metric is not None and self.mode is None:
             raise ConfigError(f"hydra.sweeper.metric={self.metric} needs hydra.sweeper.mode=max, or min")
         grid = [f"{key}={values}" for key, values in (self.params or {}).items()]
         given = [settable(text) for text in (*grid, *arguments)]
+        parser = OverridesParser.create(
+            config_loader=self._context.config_loader
+        )  # it knows what glob() finds
         swept: dict[str, list[str]] = {}
         fixed: dict[str, str] = {}
-        for override in OverridesParser.create().parse_overrides(given):
+        for override in parser.parse_overrides(given):
             key = override.get_key_element()
             if override.is_sweep_override() and not override.is_discrete_sweep():
                 raise ConfigError(

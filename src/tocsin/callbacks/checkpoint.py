@@ -52,6 +52,7 @@ class BestAndLast(Checkpoint):
             if improved:
                 replace_with_copy(fresh, pl_module.best_path(run_dir))
             fresh.replace(last)
+        trainer.strategy.barrier("checkpoints")  # other processes read them
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch}

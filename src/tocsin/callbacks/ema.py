@@ -26,7 +26,9 @@ class Ema(WeightAveraging):
         decay = min(self.decay, (1 + float(n_averaged)) / (10 + float(n_averaged)))
         if not average.is_floating_point():
             return current
-        return average.lerp(current, 1 - decay)
+        return average.lerp(
+            current.to(average.dtype), 1 - decay
+        )  # they differ with trainer.precision=64-true
 
     def on_stage_start(self) -> None:
         """Average only what the new stage does: its first step starts the average anew."""

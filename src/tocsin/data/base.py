@@ -36,7 +36,7 @@ class SeriesDataModule(DataModule):
         stride: Steps between training windows.
         passes: Times that an epoch goes through the training windows; more where they are few.
         score_stride: Steps between the windows that score a split; smaller = smoother and slower.
-        batch_size: Windows in a training batch.
+        batch_size: Windows in a training batch, over all processes.
         score_batch_size: Windows in a scoring batch.
         scaling: `standard`, `robust` or `none`; statistics come from the train split alone.
         clip: Standardised values are cut at this many units; None for no cut.
@@ -165,9 +165,8 @@ class SeriesDataModule(DataModule):
     def train_dataloader(self) -> DataLoader[SeriesBatch]:
         windows = self._normal_windows(self.ready.train, "train", self.stride, self.passes)
         # Shuffled by (seed, epoch), so that a resumed run sees the same order as an uninterrupted one.
-        world, rank = self._processes()
         sampler: DistributedSampler[SeriesBatch] = DistributedSampler(
-            windows, num_replicas=world, rank=rank, seed=self.seed
+            windows, num_replicas=1, rank=0, seed=self.seed
         )
         if (
             self.trainer is not None

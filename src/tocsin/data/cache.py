@@ -1,5 +1,9 @@
-"""Generated series and folders on disk, found again by a hash of the generator's arguments and source code."""
+"""Generated series and folders on disk, found again by a hash of the generator's arguments and source code.
 
+Of several processes that need the same one, as the jobs of a sweep do, one makes it while the others wait.
+"""
+
+import fcntl
 import hashlib
 import io
 import json
@@ -7,7 +11,8 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +42,13 @@ def cached_series(
     if cache_dir is None:
         return make()
     path = Path(cache_dir).expanduser() / f"{name.rsplit('.', 1)[-1]}-{_key(name, arguments)}.npz"
-    if path.exists():
-        log.info("read %s from the cache: %s", name.rsplit(".", 1)[-1], path)
-        return _read(path)
-    series = make()
-    _write(path, series)
-    return series
+    with _one_at_a_time(path):
+        if not path.exists():
+            series = make()
+            _write(path, series)
+            return series
+    log.info("read %s from the cache: %s", name.rsplit(".", 1)[-1], path)
+    return _read(path)
 
 
 def cached_folder(
@@ -60,10 +66,32 @@ def cached_folder(
         The folder. It is complete: it gets its name only when all of it is written.
     """
     path = Path(cache_dir).expanduser() / f"{name.rsplit('.', 1)[-1]}-{_key(name, arguments)}"
-    if path.is_dir():
-        log.info("found %s in the cache: %s", name.rsplit(".", 1)[-1], path)
-        return path
+    with _one_at_a_time(path):
+        if not path.is_dir():
+            _write_folder(write, path)
+            return path
+    log.info("found %s in the cache: %s", name.rsplit(".", 1)[-1], path)
+    return path
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes from making the same; the lock is let go when this one is done or dies.
+
+    What is there is never locked: a cache that may only be read still serves.
+    """
+    if path.exists():
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        lock.unlink(missing_ok=True)  # who waits for it has it open, and finds what was made
+
+
+def _write_folder(write: Callable[[Path], None], path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent) as temporary:
         content = Path(temporary) / "content"
         content.mkdir()
@@ -73,7 +101,6 @@ def cached_folder(
         except OSError:  # another process was faster
             if not path.is_dir():
                 raise
-    return path
 
 
 def _key(name: str, arguments: Arguments) -> str:

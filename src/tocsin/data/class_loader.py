@@ -96,16 +96,14 @@ class BalancedPasses(NumberedPasses):
     """Draws in which every K in a row hold each of K classes once, however rare it is.
 
     A pass shows each image of the largest class once, and those of a smaller one in shuffled rounds. The classes of
-    K draws come in a random order: processes, each of which takes every n-th draw, and a MixUp that pairs places of
-    a batch, see all of them.
+    K draws come in a random order: processes, each of which takes a part of a batch, and a MixUp that pairs places
+    of a batch, see all of them.
 
     Args:
         dataset: N items.
         labels: (N,) class of each item, in [0, K); each class occurs.
-        n_draws: Items of an epoch over all processes.
+        n_draws: Items of an epoch.
         seed: Seed of the draws.
-        world: Processes; each gets every `world`-th draw.
-        rank: Of this process.
     """
 
     def __init__(
@@ -115,10 +113,8 @@ class BalancedPasses(NumberedPasses):
         labels: np.ndarray,
         n_draws: int | None,
         seed: int,
-        world: int = 1,
-        rank: int = 0,
     ) -> None:
-        super().__init__(dataset, n_draws=n_draws, seed=seed, world=world, rank=rank)
+        super().__init__(dataset, n_draws=n_draws, seed=seed)
         self._members = [np.flatnonzero(labels == index) for index in range(labels.max() + 1)]
         self._rounds = max(map(len, self._members))
 

@@ -272,13 +272,9 @@ class CocoPerson(DataModule):
     def train_dataloader(self) -> DataLoader[DetectionBatch]:
         """Full batches of shuffled images, each with a target."""
         dataset = self._dataset(self.ready.train)
-        world, rank = self._processes()
-        per_step = self.batch_size * world
         # What is left of a pass comes first in the next epoch; a set smaller than a batch is one batch.
-        steps = self.steps_per_epoch or len(dataset) // per_step
-        sampler = ShuffledPasses(
-            dataset, n_draws=steps * per_step or None, seed=self.seed, world=world, rank=rank
-        )
+        steps = self.steps_per_epoch or len(dataset) // self.batch_size
+        sampler = ShuffledPasses(dataset, n_draws=steps * self.batch_size or None, seed=self.seed)
         if self.trainer is not None:  # a resumed run draws before the Trainer sets the epoch
             sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(dataset, self.batch_size, sampler)

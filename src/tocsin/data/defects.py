@@ -295,17 +295,14 @@ class Defects(ImageSetModule):
         """Full batches of augmented images."""
         train = self.ready.train
         dataset = AugmentedDataset(**self._shown(train), augmentation=self._augmentation)
-        world, rank = self._processes()
-        per_step = self.batch_size * world
         # What is left of a pass comes first in the next epoch; a set smaller than a batch is one batch.
-        steps = self.steps_per_epoch or len(train) // per_step
-        options = {"seed": self.seed, "world": world, "rank": rank}
-        n_draws = steps * per_step or None
+        steps = self.steps_per_epoch or len(train) // self.batch_size
+        n_draws = steps * self.batch_size or None
         sampler: NumberedPasses
         if self.balance == "sampler":
-            sampler = BalancedPasses(dataset, labels=self.labels(train), n_draws=n_draws, **options)
+            sampler = BalancedPasses(dataset, labels=self.labels(train), n_draws=n_draws, seed=self.seed)
         else:
-            sampler = NumberedPasses(dataset, n_draws=n_draws, **options)
+            sampler = NumberedPasses(dataset, n_draws=n_draws, seed=self.seed)
         if self.trainer is not None:  # a resumed run draws before the Trainer sets the epoch
             sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(dataset, self.batch_size, sampler)

@@ -99,14 +99,9 @@ class ImageDataModule(ImageSetModule):
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
         dataset = self._dataset(self.ready.train)
-        world, rank = self._processes()
         steps = self.steps_per_epoch
         sampler = ShuffledPasses(
-            dataset,
-            n_draws=None if steps is None else steps * self.batch_size * world,
-            seed=self.seed,
-            world=world,
-            rank=rank,
+            dataset, n_draws=None if steps is None else steps * self.batch_size, seed=self.seed
         )
         if (
             self.trainer is not None

@@ -165,22 +165,17 @@ class ShuffledPasses(DistributedSampler[Any]):
     """Draws from shuffled passes one after another, so many an epoch as asked, whatever the size of the set.
 
     Which items an epoch shows depends on the seed and its number alone, so a resumed run sees what an uninterrupted
-    one would have seen. It is a `DistributedSampler`, as Lightning replaces others where there are several processes.
+    one would have seen.
 
     Args:
         dataset: N items.
-        n_draws: Items of an epoch over all processes; None for one pass.
+        n_draws: Items of an epoch; None for one pass.
         seed: Seed of the shuffling.
-        world: Processes; each gets every `world`-th draw.
-        rank: Of this process.
     """
 
-    def __init__(
-        self, dataset: Dataset[Any], *, n_draws: int | None, seed: int, world: int = 1, rank: int = 0
-    ) -> None:
-        super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
-        # Every process gets as many draws as the others; the last one would wait for ever.
-        self.num_samples = math.ceil((len(self.dataset) if n_draws is None else n_draws) / world)  # type: ignore[arg-type]
+    def __init__(self, dataset: Dataset[Any], *, n_draws: int | None, seed: int) -> None:
+        super().__init__(dataset, num_replicas=1, rank=0, seed=seed)
+        self.num_samples = len(self.dataset) if n_draws is None else n_draws  # type: ignore[arg-type]
 
     @property
     def pass_length(self) -> int:
@@ -192,13 +187,11 @@ class ShuffledPasses(DistributedSampler[Any]):
         return np.random.default_rng((self.seed, number)).permutation(self.pass_length)
 
     def draws(self) -> tuple[np.ndarray, np.ndarray]:
-        """What this process shows in an epoch: items (n,) and their numbers (n,) since the start of training."""
-        n_draws = self.num_samples * self.num_replicas
-        numbers = self.epoch * n_draws + np.arange(n_draws)
+        """What an epoch shows: items (n,) and their numbers (n,) since the start of training."""
+        numbers = self.epoch * self.num_samples + np.arange(self.num_samples)
         first, last = numbers[[0, -1]] // self.pass_length
         passes = np.concatenate([self.one_pass(number) for number in range(first, last + 1)])
-        items = passes[numbers - first * self.pass_length]
-        return items[self.rank :: self.num_replicas], numbers[self.rank :: self.num_replicas]
+        return passes[numbers - first * self.pass_length], numbers
 
     def __iter__(self) -> Iterator[Any]:
         items, _ = self.draws()

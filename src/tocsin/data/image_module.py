@@ -25,7 +25,7 @@ class ImageSetModule(DataModule):
         height: Pixels.
         width: Pixels.
         resize: `nearest`, `bilinear` (antialiased), `aspect_padding`, `black_padding` or `noise_padding`.
-        batch_size: Images in a training batch.
+        batch_size: Images in a training batch, over all processes.
         score_batch_size: Images in a scoring batch.
         steps_per_epoch: Batches of an epoch, drawn from shuffled passes one after another, so that a schedule means
             the same on 200 images and on 100,000; None for one pass.

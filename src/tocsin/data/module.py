@@ -14,11 +14,12 @@ from tocsin.errors import DataError
 class DataModule(L.LightningDataModule):
     """Base of all datamodules.
 
-    Subclasses are dataclasses of their options, so that those further down inherit them.
+    Subclasses are dataclasses of their options, so that those further down inherit them. Their loaders give whole
+    batches; where several processes train, `sharing` gives each its part.
 
     Attributes:
         kind: The kind of data: `series`, `image`, `classification` or `detection`.
-        batch_size: Items in a training batch.
+        batch_size: Items in a training batch, over all processes.
         num_workers: Loader processes.
     """
 
@@ -59,10 +60,6 @@ class DataModule(L.LightningDataModule):
         for name in options:
             if getattr(self, name) < 1:
                 raise DataError(f"data.{name}={getattr(self, name)} is not a positive number")
-
-    def _processes(self) -> tuple[int, int]:
-        """How many processes train, and which of them this one is."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def _loader(
         self, dataset: Dataset[Any], batch_size: int, sampler: Sampler[Any] | None = None

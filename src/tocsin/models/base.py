@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from tocsin.batch import DetectionBatch
+from tocsin.models.batch_share import ALONE, BatchShare
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Detector(nn.Module):
         epoch: Epochs completed in the current stage; the task sets it.
         epochs: Most epochs of the current stage; the task sets it.
         total_steps: Most optimizer steps of the current stage; the task sets it.
+        share: What this process has of the current batch, where several share it; the task sets it. A loss that draws
+            for a batch, or whose mean has a divisor that depends on the draws, asks it.
     """
 
     kind: ClassVar[str]
@@ -49,6 +52,7 @@ class Detector(nn.Module):
         self.epoch: int = 0
         self.epochs: int = 1
         self.total_steps: int = 1
+        self.share: BatchShare = ALONE
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """Loss terms of a batch; `loss` is the one that is minimised, the rest is logged."""
@@ -272,7 +276,7 @@ class FitOnceDetector(Detector):
     """
 
     def collect(self, batch: Any) -> None:
-        """Keep what `finish` needs of a training batch."""
+        """Keep what `finish` needs of a training batch, of all processes' items: `share.whole` of what it made."""
         raise NotImplementedError
 
     def finish(self) -> None:

@@ -293,14 +293,15 @@ class Carla(SeriesDetector):
 
     def _pretext_loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
         generator = None if self.training else torch.Generator().manual_seed(_SEED)
-        negatives = inject_negatives(batch.x, generator).x
+        negatives = inject_negatives(batch.x, generator, self.share).x
         views = torch.cat([batch.x, self._positives(batch, generator), negatives])  # (3 * B, T, C)
         # In evaluation the margin stays: values of different epochs must mean the same.
         margin = self.current_margin if self.training else torch.full_like(self.current_margin, self.margin)
         anchor, positive, negative = self._embed(views).chunk(3)
         loss = triplet_loss(anchor, positive, negative, margin.clone(), self.tau)
         if self.training and self.margin_mode == "decay":
-            self.current_margin.sub_(_MARGIN_STEP * loss.detach()).clamp_(min=_LEAST_MARGIN)
+            self.current_margin.sub_(_MARGIN_STEP * self.share.average(loss.detach()))
+            self.current_margin.clamp_(min=_LEAST_MARGIN)
         return {"loss": loss, "margin": margin.clone()}
 
     def _positives(self, batch: SeriesBatch, generator: torch.Generator | None) -> Tensor:
@@ -309,15 +310,19 @@ class Carla(SeriesDetector):
         A window counts as earlier only if it overlaps: those further back may belong to another series, as all do
         where each series is one window. Evaluation has noisy copies only, as its windows have another time axis.
         """
-        noise = torch.randn(batch.x.shape, generator=generator).to(batch.x)
+        drawn = torch.randn(
+            (self.share.total(len(batch.x)), *batch.x.shape[1:]),
+            generator=generator or self.share.generator(),
+        )
+        noise = self.share.own(drawn).to(batch.x)
         copies = batch.x + _NOISE * noise
         if not self.training or not len(self._starts):
             return copies
         last = torch.searchsorted(self._starts, batch.start)  # one after the last that begins earlier
         first = torch.searchsorted(self._starts, batch.start - self.window, right=True)  # first that overlaps
         first = torch.maximum(first, last - self.previous)
-        drawn = first + (torch.rand(len(first)).to(batch.x) * (last - first)).long()
-        earlier = self._repository[drawn.clamp(max=len(self._starts) - 1)]
+        chosen = first + (self.share.uniform(len(first)).to(batch.x) * (last - first)).long()
+        earlier = self._repository[chosen.clamp(max=len(self._starts) - 1)]
         return torch.where((last > first)[:, None, None], earlier, copies)
 
     def _classification_loss(self, batch: SeriesBatch) -> dict[str, Tensor]:
@@ -329,16 +334,16 @@ class Carla(SeriesDetector):
             )
         # The kept window that begins with this one, or, where not all are kept, the one before.
         rows = (torch.searchsorted(self._starts, batch.start, right=True) - 1).clamp(min=0)
-        is_twin = torch.randint(2, (len(rows),)).to(rows.device)
+        is_twin = self.share.integers(2, len(rows)).to(rows.device)
         anchors = rows + n_windows * is_twin  # (B,)
-        draw = torch.randint(self.near.shape[1], (2, len(anchors), 1)).to(anchors.device)
-        near = self.near[anchors].gather(1, draw[0])[:, 0]
-        far = self.far[anchors].gather(1, draw[1])[:, 0]
+        which = [self.share.integers(self.near.shape[1], len(anchors)).to(anchors)[:, None] for _ in range(2)]
+        near = self.near[anchors].gather(1, which[0])[:, 0]
+        far = self.far[anchors].gather(1, which[1])[:, 0]
         p, p_near, p_far = self._classify(self._repository[torch.cat([anchors, near, far])]).chunk(3)
-        self._remember(p.detach(), is_twin.bool())
+        self._remember(self.share.whole(p.detach()), self.share.whole(is_twin.bool()))
         agree = consistency(p, p_near, gamma=self.focal_gamma, label_smoothing=self.label_smoothing)
         disagree = inconsistency(p, p_far, gamma=self.focal_gamma, label_smoothing=self.label_smoothing)
-        spread = entropy(p.mean(dim=0))
+        spread = entropy(self.share.average(p.mean(dim=0)))
         return {
             "loss": agree + self.w_inconsistency * disagree - self.w_entropy * spread,
             "consistency": agree.detach(),
@@ -349,7 +354,7 @@ class Carla(SeriesDetector):
 
     def _separation(self, x: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of the score as a judge of windows x (B, T, C) and their injected twins."""
-        twins = inject_negatives(x, torch.Generator().manual_seed(_SEED)).x
+        twins = inject_negatives(x, torch.Generator().manual_seed(_SEED), self.share).x
         surprise = self._surprise(
             self.classifier(self._features(torch.cat([x, twins])).mean(dim=2))
         )  # (2 * B,)

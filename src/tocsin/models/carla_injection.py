@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tocsin.models.batch_share import ALONE, BatchShare
+
 KINDS = ("seasonal", "shift", "global", "contextual", "shapelet")
 """Names of the kinds, in the order of their ids; the paper calls `shift` trend."""
 
@@ -56,19 +58,23 @@ class _Draw(NamedTuple):
     offset: Tensor  # (B,) >= 0
 
 
-def inject_negatives(x: Tensor, generator: torch.Generator | None = None) -> Injected:
+def inject_negatives(
+    x: Tensor, generator: torch.Generator | None = None, share: BatchShare = ALONE
+) -> Injected:
     """Paste one anomaly into each window.
 
     Args:
         x: (B, T, C) float, standardised, T >= 8.
-        generator: Source of randomness on the CPU; None = torch's own.
+        generator: Source of randomness on the CPU; None = torch's own, or that of the share.
+        share: What the windows are part of.
 
     Returns:
         Windows, masks and kinds. Each window differs from x at least once, inside its mask only.
     """
     x = x.float()
-    draw = _draw(*x.shape, generator=generator)
-    draw = _Draw(*(field.to(x.device) for field in draw))
+    B, T, C = x.shape
+    draw = _draw(share.total(B), T, C, generator=generator or share.generator())
+    draw = _Draw(*(share.own(field).to(x.device) for field in draw))
     changed = torch.stack(
         [_seasonal(x, draw), _shifted(x, draw), *_grown_points(x), _plateau(x, draw)]
     )  # (kinds, B, T, C)

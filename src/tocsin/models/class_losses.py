@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tocsin.models.batch_share import ALONE, BatchShare
+
 
 def smooth_targets(labels: Tensor, n_classes: int, smoothing: float) -> Tensor:
     """Targets that give every class a little.
@@ -26,7 +28,12 @@ def smooth_targets(labels: Tensor, n_classes: int, smoothing: float) -> Tensor:
 
 
 def soft_cross_entropy(
-    logits: Tensor, targets: Tensor, *, class_weights: Tensor | None = None, focal_gamma: float = 0.0
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    focal_gamma: float = 0.0,
+    share: BatchShare = ALONE,
 ) -> Tensor:
     """Cross-entropy between soft targets and softmax(logits), in fp32.
 
@@ -35,6 +42,7 @@ def soft_cross_entropy(
         targets: (B, K), rows sum to 1.
         class_weights: (K,), positive; all 1 if None.
         focal_gamma: Each term is multiplied by (1 - p) ** focal_gamma: what is already right counts less.
+        share: What the items are part of.
 
     Returns:
         Scalar, the mean over the batch; with weights, the weighted mean.
@@ -46,4 +54,4 @@ def soft_cross_entropy(
     if class_weights is None:
         return terms.sum(dim=-1).mean()
     total: Tensor = (targets * class_weights).sum()
-    return (terms * class_weights).sum() / total.clamp_min(torch.finfo(torch.float32).tiny)
+    return share.ratio((terms * class_weights).sum(), total.clamp_min(torch.finfo(torch.float32).tiny))

@@ -145,7 +145,7 @@ class Classifier(ImageClassifier):
         if not self.training:
             targets = smooth_targets(batch.label, self.n_classes, 0.0)
             return {"loss": soft_cross_entropy(self.logits(batch.image), targets)}
-        if len(batch.image) < 2:
+        if self.share.total(len(batch.image)) < 2:
             raise ConfigError(
                 "a training batch of one image cannot be normalised; set data.batch_size to 2 or more"
             )
@@ -158,7 +158,11 @@ class Classifier(ImageClassifier):
             logits = logits + self.log_priors
         return {
             "loss": soft_cross_entropy(
-                logits, targets, class_weights=self.class_weights, focal_gamma=self.focal_gamma
+                logits,
+                targets,
+                class_weights=self.class_weights,
+                focal_gamma=self.focal_gamma,
+                share=self.share,
             )
         }
 
@@ -166,7 +170,7 @@ class Classifier(ImageClassifier):
         """Images and soft targets, mixed but in the last epochs."""
         if self.epoch >= self.epochs * (1 - self.mix_off_share):
             return images, smooth_targets(labels, self.n_classes, self.label_smoothing)
-        return self.mixing(images, labels)
+        return self.mixing(images, labels, self.share)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Head and backbone, each with and without weight decay: biases and norms get none."""

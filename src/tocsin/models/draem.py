@@ -106,7 +106,7 @@ class Draem(ImageDetector):
 
     def synthetic(self, batch: ImageBatch) -> Synthetic:
         """Synthetic anomalies on a batch: new ones in training, always the same ones of an image in evaluation."""
-        seeds = torch.randint(2**62, (len(batch.image),)) if self.training else batch.position.cpu()
+        seeds = self.share.integers(2**62, len(batch.image)) if self.training else batch.position.cpu()
         made: Synthetic = self.synthesis(batch.image / self.unit, seeds)
         return made
 

@@ -299,9 +299,9 @@ class MaskedAutoencoder(SeriesDetector):
     def _random_mask(self, unit: str, x: Tensor) -> Masked:
         """Each window with a random mask."""
         if unit == "channel":  # the masks of the score: what hides together is never seen together
-            chosen = torch.randint(len(self.channel_masks), (len(x),), device=x.device)
+            chosen = self.share.integers(len(self.channel_masks), len(x), x.device)
             return self._masked(unit, x, self.channel_masks[chosen], 0)
-        mask = random_masks(len(x), self.n_patches, self.n_masked, x.device)
+        mask = random_masks(self.share.uniform(len(x), self.n_patches, device=x.device), self.n_masked)
         return self._masked(unit, x, mask, self.n_masked)
 
     def _each_mask(self, unit: str, x: Tensor) -> Masked:
@@ -340,7 +340,7 @@ class MaskedAutoencoder(SeriesDetector):
             raise ConfigError("weighting='label_margin' needs training labels, but the batch has no labels")
         x = standardise_instances(batch.x).x if self.instance_norm else batch.x
         if self.training:
-            unit = self.units[int(torch.randint(len(self.units), ()))]
+            unit = self.units[self.share.one_integer(len(self.units))]
             return self._loss(unit, self._random_mask(unit, x), batch.labels)
         parts = []
         for unit in self.units:
@@ -379,7 +379,7 @@ class MaskedAutoencoder(SeriesDetector):
         error = (teacher.float() - target).square()  # (B, N, S)
         if self.weighting in ("grad", "pseudo"):
             return (error.mean(dim=-1) * change_weights(x, self.patch_size, pasted)).sum(dim=1).mean()
-        return (error * values).sum() / values.sum()
+        return self.share.ratio((error * values).sum(), values.sum())
 
     def _distillation_loss(
         self, teacher: Tensor, student: Tensor, values: Tensor, labels: Tensor | None
@@ -391,7 +391,7 @@ class MaskedAutoencoder(SeriesDetector):
             growth = min(1.0, (self.epoch + 1) / max(1, self.margin_warmup_epochs))
             anomalous = touched_patches(labels, self.patch_size)
             discrepancy = push_apart(discrepancy, anomalous, self.margin, growth)
-        return discrepancy[values.any(dim=-1)].mean()
+        return self.share.mean(discrepancy[values.any(dim=-1)])
 
     # ------------------------------------------------------------------ scoring
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tocsin.models.batch_share import ALONE, BatchShare
 from tocsin.models.checks import check_range
 from tocsin.models.class_losses import smooth_targets
 
@@ -45,21 +46,26 @@ class Mixing:
         }
         self._mixup: Any = None
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, share: BatchShare = ALONE) -> tuple[Tensor, Tensor]:
         """Mix a batch.
 
         Args:
             images: (B, 3, H, W); left as they are.
             labels: (B,) int64.
+            share: What they are part of; partners are found in the whole batch.
 
         Returns:
             Mixed images (B, 3, H, W) and targets (B, K), smoothed once.
         """
-        even = len(images) // 2 * 2
-        if not self.active or even == 0:
+        if not self.active or share.total(len(images)) < 2:
             return images, smooth_targets(labels, self.n_classes, self.label_smoothing)
+        mixed, targets = self._mix(share.whole(images), share.whole(labels), share.one_integer(2**32))
+        return share.own(mixed), share.own(targets)
+
+    def _mix(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        even = len(images) // 2 * 2
         state = np.random.get_state()
-        np.random.seed(int(torch.randint(2**32, ())))
+        np.random.seed(seed)
         mixed, targets = self._timm()(images[:even].clone(), labels[:even])
         np.random.set_state(state)
         if even < len(images):

@@ -146,7 +146,7 @@ class PatchCore(FitOnceDetector, ImageDetector):
     @torch.no_grad()
     def collect(self, batch: ImageBatch) -> None:
         """Keep the features of a batch's patches on the host; the first batch sets their origin and unit."""
-        features = self.features(batch.image)  # (B, h, w, D)
+        features = self.share.whole(self.features(batch.image))  # (B, h, w, D)
         if not self._collected:
             self.origin.copy_(features.mean(dim=(0, 1, 2)))
             size = (features - self.origin).square().sum(dim=3).mean().sqrt()

@@ -112,10 +112,9 @@ def last_patches(n_patches: int, patch_size: int, last_n: int) -> Tensor:
     return (ends > n_patches * patch_size - last_n)[None]
 
 
-def random_masks(batch: int, n_patches: int, n_masked: int, device: torch.device) -> Tensor:
-    """Masks (B, N) bool that each hide `n_masked` random patches."""
-    order = torch.rand(batch, n_patches, device=device).argsort(dim=1)
-    return order < n_masked
+def random_masks(draws: Tensor, n_masked: int) -> Tensor:
+    """Masks (B, N) bool that each hide `n_masked` random patches, from (B, N) uniform random numbers."""
+    return draws.argsort(dim=1) < n_masked
 
 
 class LinearPatchify(nn.Module):

@@ -72,7 +72,7 @@ class PixelGaussian(FitOnceDetector, ImageDetector):
     @torch.no_grad()
     def collect(self, batch: ImageBatch) -> None:
         """Update mean and squares by a batch, in float64 and on the host, and keep no image."""
-        images = self._checked(batch.image).cpu().double()
+        images = self.share.whole(self._checked(batch.image)).cpu().double()
         B, before = len(images), self._count
         mean = images.mean(dim=0)  # (3, H, W)
         apart = mean - self._mean

@@ -244,9 +244,10 @@ class ProDiffAD(SeriesDetector):
         if self.instance_norm:
             x = standardise_instances(x).x
         if self.training:
-            chosen = torch.randint(len(self.start_levels), (len(x),), device=x.device)
-            height = 1.0 - torch.rand(len(x), device=x.device)
-            return Noisy(x, torch.randn_like(x), height, self.start_levels[chosen])
+            chosen = self.share.integers(len(self.start_levels), len(x), x.device)
+            height = 1.0 - self.share.uniform(len(x), device=x.device)
+            noise = self.share.normal(*x.shape, device=x.device)
+            return Noisy(x, noise, height, self.start_levels[chosen])
         copies = max(len(self.noise), len(self.start_levels))  # each window with every draw and every start
         k = torch.arange(copies, device=x.device)
         return Noisy(

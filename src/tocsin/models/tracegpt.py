@@ -218,8 +218,13 @@ class TraceGPT(SeriesDetector):
             compare numbers of bins: 1 = nothing is known.
         """
         rows, channel = self._rows(batch.x)
-        if self.training and self.rows_per_step is not None and len(rows) > self.rows_per_step:
-            drawn = torch.randperm(len(rows), device=rows.device)[: self.rows_per_step]
+        if (
+            self.training
+            and self.rows_per_step is not None
+            and self.share.total(len(rows)) > self.rows_per_step
+        ):
+            n_drawn = max(1, self.rows_per_step * len(rows) // self.share.total(len(rows)))
+            drawn = torch.randperm(len(rows), device=rows.device)[:n_drawn]
             rows, channel = rows[drawn], channel[drawn]
         size = len(rows) if self.training else _ROWS
         parts = [

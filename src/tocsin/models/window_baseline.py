@@ -43,7 +43,7 @@ class WindowBaseline(FitOnceDetector, SeriesDetector):
 
     def collect(self, batch: SeriesBatch) -> None:
         starts = range(0, batch.x.shape[1] - self.length + 1, self.length)
-        self._rows.append(self._cut(batch.x, starts).cpu())
+        self._rows.append(self._cut(self.share.whole(batch.x), starts).cpu())
 
     def finish(self) -> None:
         rows = torch.cat(self._rows)

@@ -155,13 +155,20 @@ def _draw_best(best: Trial, folder: Path) -> list[str]:
     try:
         loaded = load_run(run)
     except TocsinError as error:
-        copied = copy_plots(run, folder / "best_model")
-        return [f"data, architecture{'' if copied else ', best_model'}: {error}"]
+        return [f"data, architecture: {error}", *_own_pictures(run, folder / "best_model")]
     missing = _draw(folder / "data", lambda: data_figures(loaded))
     missing += _draw(folder / "architecture", lambda: architecture_figures(loaded))
-    if not copy_plots(run, folder / "best_model"):
-        missing += draw_run(run, folder / "best_model", loaded)
-    return missing
+    return missing + _own_pictures(run, folder / "best_model", loaded)
+
+
+def _own_pictures(run: Path, into: Path, loaded: Loaded | None = None) -> list[str]:
+    """The pictures that a run drew itself, or new ones."""
+    if copy_plots(run, into):
+        return []
+    try:
+        return draw_run(run, into, loaded)
+    except TocsinError as error:
+        return [f"{into.name}: {error}"]
 
 
 def _draw(folder: Path, figures: Callable[[], Named]) -> list[str]:

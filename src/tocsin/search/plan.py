@@ -113,7 +113,7 @@ def check_plan(plan: Plan) -> None:
         )
     for stage in STAGES:
         for text in getattr(plan, stage):
-            if "=" not in text:
+            if "=" not in text and not text.startswith("~"):
                 raise ConfigError(f"hydra.sweeper.{stage}: {text} is not key=value")
             if bare_key(text) in set(map(bare_key, plan.swept)):
                 raise ConfigError(

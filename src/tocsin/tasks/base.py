@@ -1,5 +1,6 @@
 """What every task shares: losses, stages, optimizer and scheduler, and a stop on non-finite numbers."""
 
+import contextlib
 import inspect
 import math
 from abc import abstractmethod
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning.pytorch as L
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -15,8 +17,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tocsin.data.module import DataModule
+from tocsin.data.sharing import SharedBatches, whole_batches
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.models.base import Detector, FitOnceDetector
+from tocsin.models.batch_share import ALONE, BatchShare, CommonNumbers
+from tocsin.models.whole_batch import WholeBatch
 from tocsin.results import Results
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
@@ -71,6 +76,7 @@ class Task(L.LightningModule):
         self.stage_index = 0
         self.stage_epoch = 0  # epochs completed in the current stage
         self._stage_over = False
+        self._common = CommonNumbers(seed)
         self._enter_stage()
 
     # --- stages -------------------------------------------------------------------------------------
@@ -120,6 +126,8 @@ class Task(L.LightningModule):
         self.stage_epoch = 0
         self._stage_over = False
         self._enter_stage()
+        if self.trainer.world_size > 1:  # what it draws must not differ between processes
+            torch.manual_seed(self.seed + self.current_epoch)
         self.detector.begin_stage(self.stage, self._train_batches())
         self.trainer.strategy.setup_optimizers(self.trainer)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -127,8 +135,9 @@ class Task(L.LightningModule):
                 callback.on_stage_start()
 
     def _train_batches(self) -> Any:
-        """All training batches, on this device."""
-        for batch in self.trainer.train_dataloader or []:
+        """All training batches, on this device; every process sees all of them."""
+        loader = self.trainer.train_dataloader
+        for batch in [] if loader is None else whole_batches(loader):
             yield self.trainer.strategy.batch_to_device(batch)
 
     def best_path(self, run_dir: Path) -> Path:
@@ -198,17 +207,21 @@ class Task(L.LightningModule):
         # a resumed run makes its first one earlier than others do.
         if batch_idx == 0:
             torch.manual_seed(self.seed + self.current_epoch * self.trainer.world_size + self.global_rank)
+            self._common = CommonNumbers(self.seed + self.current_epoch)
+        self._share(self.trainer.train_dataloader, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         if isinstance(self.detector, FitOnceDetector):
             self.detector.collect(batch)
             if self.trainer.is_last_batch:  # before validation, which already needs the fitted detector
                 self.detector.finish()
-            return None
-        terms = self.detector.loss(batch)
-        self._stop_if_not_finite(terms, batch_idx)
-        self._log_terms("train", terms, batch)
-        return terms["loss"]
+            # Lightning knows no steps without a loss where there are several processes.
+            return None if self.detector.share.alone else torch.zeros((), requires_grad=True)
+        share = self.detector.share
+        with contextlib.nullcontext() if share.alone else WholeBatch(share):
+            terms = self.detector.loss(batch)
+        self._log_terms("train", terms, batch, batch_idx)
+        return terms["loss"] if share.alone else terms["loss"] * share.weight
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -217,16 +230,22 @@ class Task(L.LightningModule):
             self._scheduler.step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._log_terms("val", self.detector.loss(batch), batch)
+        self._log_terms("val", self.detector.loss(batch), batch, batch_idx)
 
-    def _log_terms(self, split: str, terms: dict[str, Tensor], batch: Any) -> None:
-        values = {f"{split}_{name}": value.detach() for name, value in terms.items()}
+    def _log_terms(self, split: str, terms: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
+        """Log the terms of the whole batch, the same in all processes, so that all of them decide alike."""
+        share = self.detector.share
+        found = {name: value.detach() for name, value in terms.items()}
+        if not share.alone:
+            means = share.average(torch.stack([value.float() for value in found.values()]))
+            found = dict(zip(found, means, strict=True))
+        if split == "train":
+            self._stop_if_not_finite(found, batch_idx)
         self.log_dict(
-            values,
+            {f"{split}_{name}": value for name, value in found.items()},
             on_step=False,
             on_epoch=True,
-            batch_size=len(batch[0]),
-            sync_dist=True,
+            batch_size=share.total(len(batch[0])),
             add_dataloader_idx=False,
         )
 
@@ -266,6 +285,36 @@ class Task(L.LightningModule):
             self._scheduler.step(float(self.trainer.callback_metrics[self.monitor]))
         else:
             self._scheduler.step()
+
+    # --- several processes --------------------------------------------------------------------------
+
+    def _share(self, loaders: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Tell the detector what this process has of the batch that comes next."""
+        loader = loaders[dataloader_idx] if isinstance(loaders, list) else loaders
+        batches = getattr(loader, "batch_sampler", None)
+        if isinstance(batches, SharedBatches):
+            self.detector.share = BatchShare(batches.sizes(batch_idx), batches.rank, self._common)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._share(self.trainer.val_dataloaders, batch_idx, dataloader_idx)
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._share(self.trainer.predict_dataloaders, batch_idx, dataloader_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.detector.share = ALONE
+
+    def on_validation_batch_end(
+        self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.detector.share = ALONE
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.detector.share = ALONE
+
+    def everywhere(self, rows: Tensor) -> np.ndarray:
+        """Rows (N, ...) of a whole batch, of which this process has (R, ...), for every process."""
+        return self.detector.share.whole(rows).cpu().numpy()
 
     # --- checkpoints --------------------------------------------------------------------------------
 

@@ -108,9 +108,10 @@ class Classification(Task):
         # Part of the state, so that a checkpoint is enough to judge new images.
         for name in ("temperature", "alarm_threshold", "sure_threshold"):
             self.register_buffer(name, torch.tensor(torch.nan, dtype=torch.float64))
+        # Every process counts all answers: there is nothing to add up at the end.
         measures: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(detector.n_classes, average="micro"),
-            "macro_f1": MulticlassF1Score(detector.n_classes, average="macro"),
+            "accuracy": MulticlassAccuracy(detector.n_classes, average="micro", sync_on_compute=False),
+            "macro_f1": MulticlassF1Score(detector.n_classes, average="macro", sync_on_compute=False),
         }
         self.val_metrics = MetricCollection(measures, prefix="val_")
         self.probe_metrics = self.val_metrics.clone(prefix=f"{PROBE}_")
@@ -129,8 +130,9 @@ class Classification(Task):
         assert batch.label is not None
         split, metrics = ("val", self.val_metrics) if dataloader_idx == 0 else (PROBE, self.probe_metrics)
         logits = self.detector.logits(batch.image)
-        self._log_terms(split, {"loss": F.cross_entropy(logits.float(), batch.label)}, batch)
-        metrics.update(logits, batch.label)
+        self._log_terms(split, {"loss": F.cross_entropy(logits.float(), batch.label)}, batch, batch_idx)
+        share = self.detector.share
+        metrics.update(share.whole(logits), share.whole(batch.label))
 
     def on_validation_epoch_end(self) -> None:
         values = {**self.val_metrics.compute(), **self.probe_metrics.compute()}
@@ -160,7 +162,7 @@ class Classification(Task):
 
     def predict_step(self, batch: ClassBatch, batch_idx: int, dataloader_idx: int = 0) -> Answers:
         assert batch.label is not None
-        return Answers(self.logits(batch.image).float().cpu().numpy(), batch.label.cpu().numpy())
+        return Answers(self.everywhere(self.logits(batch.image).float()), self.everywhere(batch.label))
 
     # --- calibration and metrics ----------------------------------------------------------------------
 

@@ -105,7 +105,11 @@ class ImageAnomaly(Task):
         """(B,) scores, (B, H, W) maps and (B,) brightness of the images of a batch."""
         maps, scores = self.scores(batch.image)
         brightness = batch.image.mean(dim=(1, 2, 3))
-        return scores.float().cpu().numpy(), maps.float().cpu().numpy(), brightness.float().cpu().numpy()
+        return (
+            self.everywhere(scores.float()),
+            self.everywhere(maps.float()),
+            self.everywhere(brightness.float()),
+        )
 
     def _score(self, trainer: L.Trainer, datamodule: ImageDataModule, images: ImageSet) -> Scored:
         pieces = trainer.predict(self, datamodule.score_dataloader(images))

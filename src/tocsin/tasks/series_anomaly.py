@@ -148,7 +148,7 @@ class SeriesAnomaly(Task):
             windows = self.trainer.predict_dataloaders.dataset  # type: ignore[union-attr]
             self._folding = OverlapFold(n_steps=windows.n_steps, window=windows.window, reduce=self.fold)
         assert self._folding is not None
-        return self._folding.push(self.errors(batch.x).cpu().numpy(), batch.start.cpu().numpy())
+        return self._folding.push(self.everywhere(self.errors(batch.x)), self.everywhere(batch.start))
 
     def figures(self, results: SeriesResults) -> Iterable[tuple[str, Figure]]:
         return series_figures(results, self.detector)
