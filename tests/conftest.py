@@ -24,6 +24,7 @@ HARMLESS_ENV = (
     "KMP_",
     "OMP_",
     "TORCH",
+    "PYTORCH_",
     "TRITON_",
     "TF_",
     "GRPC_",

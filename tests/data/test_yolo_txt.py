@@ -122,7 +122,8 @@ def test_all_classes_at_once(root: Path) -> None:
         ("names: {1000000: a}", r"data\.yaml: has no key `names`"),
         ("names: [[a]]", r"data\.yaml: has no key `names`"),
         ("names: 2020-13-45", r"data\.yaml: cannot be read: month must be in 1..12"),
-        ("[" * 5000, r"data\.yaml: cannot be read"),
+        ("[" * 5000, r"data\.yaml: cannot be read: lists in lists, more than 20 deep"),
+        ("names: [" + "a, " * 400_000 + "a]", r"data\.yaml: has 1200010 characters, more than the 1000000"),
         ('names: ["\\0"]', "holds characters that are no text"),
     ],
 )

@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from tocsin import cli
+from tocsin import cli, composing
 from tocsin.config import conf_dir
 from tocsin.errors import ConfigError, TocsinError
 
@@ -118,4 +118,4 @@ def test_mode_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InterpolationResolutionError, match="mode=best is neither min nor max"):
         searched(formula, tmp_path, monkeypatch, "mode=best")
     with pytest.raises(ConfigError, match="mode=best is neither min nor max"):
-        cli.direction("best")
+        composing.direction("best")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, served
+from browser import chromium
+from browsing import served
 from starlette.testclient import TestClient
 from uploads import zipped
 

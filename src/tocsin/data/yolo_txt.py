@@ -18,6 +18,8 @@ from tocsin.data.image_files import IMAGE_SUFFIXES
 from tocsin.errors import DataError
 
 MAX_CLASSES = 1_000_000
+MAX_SETTINGS = 1_000_000  # characters of a file of settings
+MAX_DEPTH = 20  # of its lists and mappings
 NAMES = "classes.txt"  # one name a line
 SETTINGS = "data.yaml"  # with the key `names`
 COCO_NAMES = {0: "person"}  # what is known of a folder without names
@@ -110,11 +112,20 @@ def _names(root: Path) -> dict[int, str]:
 
 
 def _yaml(file: Path) -> dict[str, Any]:
-    """Content of a YAML file without aliases, by which a small file could grow beyond all memory."""
+    """Content of a YAML file that is small, flat and without aliases: others cost memory or time without bound."""
     text = _text(file)
+    if len(text) > MAX_SETTINGS:
+        raise DataError(
+            f"{file}: has {len(text)} characters, more than the {MAX_SETTINGS} of names of classes"
+        )
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise DataError(f"{file}: holds an alias (*name); write out what it stands for")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise DataError(f"{file}: holds an alias (*name); write out what it stands for")
+            if depth > MAX_DEPTH:
+                raise DataError(f"{file}: cannot be read: lists in lists, more than {MAX_DEPTH} deep")
         content = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:  # a ValueError of a date that is none
         raise DataError(f"{file}: cannot be read: {one_line(error)}") from error

@@ -1,7 +1,6 @@
-"""A server in a process of its own and a headless Chromium that looks at it."""
+"""A server in a process of its own, for browsers to look at."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -9,23 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
-import pytest
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1200,1500",
-)
 
 
 def free_port() -> int:
@@ -55,21 +39,3 @@ def served(folder: Path, *overrides: str) -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(30)
-
-
-@contextmanager
-def chromium(folder: Path) -> Iterator[Any]:
-    """A browser; the test is skipped where there is none."""
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")
-    selenium = pytest.importorskip("selenium.webdriver")
-    options = selenium.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in (*SWITCHES, f"--user-data-dir={folder / 'profile'}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = selenium.Chrome(options=options, service=selenium.ChromeService(executable_path=DRIVER))
-    try:
-        yield browser
-    finally:
-        browser.quit()
