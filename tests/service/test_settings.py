@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from tocsin.cli import settable
 from tocsin.composing import register
 from tocsin.config import conf_dir
-from tocsin.errors import ConfigError
+from tocsin.errors import ConfigError, TocsinError
 from tocsin.service.keys import hash_of
+from tocsin.service.server import run
 from tocsin.service.settings import Limits, Settings, settings_of
 
 
@@ -63,3 +64,9 @@ def test_limits() -> None:
         composed("++limits.pixel=3")
     with pytest.raises(ConfigError, match=r"limits\.files=0 is not positive"):
         Settings(limits=Limits(files=0))
+
+
+@pytest.mark.parametrize("url", ["foo", "sqlite:////nowhere/service.db"])
+def test_a_database_that_cannot_be_used_is_found_before_the_server_starts(url: str, tmp_path: Path) -> None:
+    with pytest.raises(TocsinError, match="is no URL of a database|/nowhere is no folder"):
+        run(Settings(folder=tmp_path, models=tmp_path, database=url))

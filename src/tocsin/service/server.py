@@ -18,11 +18,20 @@ def serve(cfg: DictConfig) -> None:
 
 
 def run(settings: Settings) -> None:
-    """Serve with these settings."""
+    """Serve with these settings.
+
+    Raises:
+        ConfigError: The URL of the database is none that can be used.
+        DataError: The database does not answer.
+    """
     import uvicorn
 
     from tocsin.service.app import create_app
+    from tocsin.service.database import open_database
 
+    open_database(
+        settings.database
+    ).dispose()  # a fault in it ends the command in one line, not the application
     # No pings: the answer to one waits behind the rows that a busy stream has sent ahead, and would come too late.
     # Streams that are silent, or whose answers nobody takes, end after limits.idle_s.
     uvicorn.run(
