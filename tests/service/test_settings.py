@@ -68,5 +68,5 @@ def test_limits() -> None:
 
 @pytest.mark.parametrize("url", ["foo", "sqlite:////nowhere/service.db"])
 def test_a_database_that_cannot_be_used_is_found_before_the_server_starts(url: str, tmp_path: Path) -> None:
-    with pytest.raises(TocsinError, match="is no URL of a database|/nowhere is no folder"):
+    with pytest.raises(TocsinError, match=r"is no URL of a database|/nowhere is no folder"):
         run(Settings(folder=tmp_path, models=tmp_path, database=url))
