@@ -10,7 +10,6 @@ in another sweep; jobs one after the other are not.
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import lightning.pytorch as L
 import numpy as np
 
 from tocsin.errors import ConfigError, Pruned, TocsinError
+from tocsin.results import write_files
 from tocsin.tasks.base import Task
 
 FILE = "progress.json"
@@ -135,10 +135,7 @@ def write_progress(run_dir: Path, progress: Mapping[str, History]) -> None:
         stage: {str(epoch): None if math.isnan(value) else value for epoch, value in history.items()}
         for stage, history in progress.items()
     }
-    run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = run_dir / f".{FILE}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(plain))
-    temporary.replace(run_dir / FILE)
+    write_files(run_dir, {FILE: json.dumps(plain).encode()})
 
 
 def finished_beside(run_dir: Path) -> list[dict[str, dict[int, float]]]:
