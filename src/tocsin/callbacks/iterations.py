@@ -7,7 +7,6 @@ that goes on from a checkpoint goes on with its lines: those of steps that the c
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from tocsin.models.art_patch import ArtPatch
 from tocsin.models.base import PatchModel
+from tocsin.results import write_files
 from tocsin.tasks.base import Task
 from tocsin.tasks.patch_results import png
 
@@ -88,7 +88,7 @@ class Iterations(L.Callback):
         if now - self._written >= self.write_s or iteration >= self.iterations:
             self._write()
         if now - self._pictured >= self.picture_s or iteration >= self.iterations:
-            replace(self._folder / PICTURE, png(patch.cpu().numpy()))
+            write_files(self._folder, {PICTURE: png(patch.cpu().numpy())})
             self._pictured = time.time()
 
     def _write(self) -> None:
@@ -125,11 +125,4 @@ def cut(path: Path, last: int) -> None:
         if not line.endswith("\n") or json.loads(line)["iteration"] > last:
             break
         kept.append(line)
-    replace(path, "".join(kept).encode())
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file in place of the one that is there; a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    write_files(path.parent, {path.name: "".join(kept).encode()})
